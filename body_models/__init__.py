@@ -1,0 +1,1 @@
+"""SMPL-format bodies: safe loading, skinning, the nine parts and the canonical poses."""

@@ -1,0 +1,1 @@
+"""Shared Python that knows neither teacher nor student."""

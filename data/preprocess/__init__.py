@@ -1,0 +1,1 @@
+"""Converters from raw captures to the layouts that the readers take."""

@@ -1,0 +1,1 @@
+"""The student: relightable Gaussian surfels driven by a body pose."""

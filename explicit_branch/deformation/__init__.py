@@ -1,0 +1,1 @@
+"""How surfels follow the body."""

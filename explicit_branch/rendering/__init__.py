@@ -1,0 +1,1 @@
+"""The real-time renderer: light, occlusion probes, shading, rasterisation."""

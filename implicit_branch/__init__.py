@@ -1,0 +1,1 @@
+"""The teacher: a neural field of shape, radiance and material, rendered by volumetric path tracing."""

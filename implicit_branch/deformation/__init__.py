@@ -1,0 +1,1 @@
+"""Skinning of the canonical field, correspondence search and pose refinement."""

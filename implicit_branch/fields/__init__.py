@@ -1,0 +1,1 @@
+"""Signed distance, density, radiance and material in canonical space."""

@@ -1,0 +1,1 @@
+"""Volume rendering, emitters, scatterers and secondary rays."""

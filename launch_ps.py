@@ -1,0 +1,16 @@
+"""Train a teacher, render its distillation avatar, or distil a student (PeopleSnapshot layout)."""
+
+import hydra
+from omegaconf import DictConfig
+
+from workflows.launch import run
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config_peoplesnapshot")
+def main(config: DictConfig) -> None:
+    """Hydra entry point; see the README for the command lines."""
+    run("launch", config)
+
+
+if __name__ == "__main__":
+    main()

@@ -57,7 +57,7 @@ class StagePaths:
                 path,
                 found="no such checkpoint",
                 expected="a trained teacher",
-                next_step=f"Train one (training_mode=teacher) or pass implicit_branch.resume; found {list_some(found)}.",
+                next_step=f"Train one or pass implicit_branch.resume; there are {list_some(found)}.",
             )
         return path
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class BodyModel:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "BodyModel":
         """The same body on ``device``, its floating-point tensors in ``dtype``."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):

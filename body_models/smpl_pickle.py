@@ -98,6 +98,7 @@ _ALLOWED: dict[str, Any] = {
     "copyreg._reconstructor": _new_object,
     "copyreg.__newobj__": _new_object,
 }
+_PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _SPARSE_NAMES = ("csc_matrix", "csr_matrix", "csc_array", "csr_array")
 
 
@@ -123,6 +124,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         if module.split(".", maxsplit=1)[0] == "chumpy" and "." not in name:
             return type(name, (ChumpyRecord,), {"__module__": module})
+        module = _PYTHON_2_MODULES.get(module, module)
         found = _sparse_class(module, name) or _ALLOWED.get(f"{module}.{name}")
         if found is None:
             raise InputError(
@@ -137,7 +139,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 def _dense_from_sparse(record: SparseRecord) -> np.ndarray:
     """Columns (or rows) of a compressed matrix laid out in full."""
     state = record.state
-    rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
+    rows, columns = (int(n) for n in _first(state, "_shape", "shape"))
     counts = np.diff(state["indptr"])
     major = np.repeat(np.arange(len(counts)), counts)
     minor = np.asarray(state["indices"])

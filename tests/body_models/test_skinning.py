@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from body_models import CanonicalBody, canonical_pose, load_body
 from body_models.skeleton import JOINTS, PARENTS
 from body_models.skinning import joint_transforms, pose_offsets, posed_body, rest_joints, shaped_vertices, skin

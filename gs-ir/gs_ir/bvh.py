@@ -130,8 +130,8 @@ def build_bvh(vertices: Tensor, faces: Tensor) -> TriangleBvh:
         shapes = f"{tuple(vertices.shape)} and {tuple(faces.shape)}"
         raise ValueError(f"build_bvh: vertices [V, 3] and faces [F, 3] expected, found {shapes}")
     vertices, faces = vertices.detach().contiguous(), faces.contiguous()
-    *tree, offsets = torch.ops.gs_ir.build_bvh(vertices, faces)
-    return TriangleBvh(vertices, faces, *tree, tuple(offsets.tolist()))
+    boxes, children, block_vertices, block_faces, offsets = torch.ops.gs_ir.build_bvh(vertices, faces)
+    return TriangleBvh(vertices, faces, boxes, children, block_vertices, block_faces, tuple(offsets.tolist()))
 
 
 def refit_bvh(bvh: TriangleBvh, vertices: Tensor) -> TriangleBvh:

@@ -23,7 +23,7 @@ define(
 )
 define(
     "find_correspondences",
-    "(Tensor points, Tensor frame_index, Tensor seeds, Tensor counts, Tensor boxes, Tensor volume, Tensor box,"
+    "(Tensor points, Tensor frame_index, Tensor[] grid, Tensor volume, Tensor box, *,"
     " int iterations, float tolerance) -> (Tensor, Tensor, Tensor)",
     reference.find_correspondences,
 )
@@ -61,8 +61,8 @@ def _(posed: Tensor, canonical: Tensor, resolution: int, radius: float, max_seed
 
 
 @torch.library.register_fake("gs_ir::find_correspondences")
-def _(points, frame_index, seeds, counts, boxes, volume, box, iterations, tolerance) -> tuple[Tensor, ...]:
-    shape = (points.shape[0], seeds.shape[-2])
+def _(points, frame_index, grid, volume, box, *, iterations, tolerance) -> tuple[Tensor, ...]:
+    shape = (points.shape[0], grid[0].shape[-2])
     valid = points.new_empty(shape, dtype=torch.bool)
     return points.new_empty(*shape, 3), valid, points.new_empty(*shape, 3, 3)
 
@@ -104,6 +104,7 @@ def find_correspondences(
     grid: SeedGrid,
     volume: Tensor,
     box: Tensor,
+    *,
     iterations: int = 6,
     tolerance: float = 1e-5,
 ) -> Correspondences:
@@ -136,12 +137,10 @@ def find_correspondences(
         *torch.ops.gs_ir.find_correspondences(
             points.detach().contiguous(),
             frame_index,
-            grid.seeds,
-            grid.counts,
-            grid.boxes,
+            [grid.seeds, grid.counts, grid.boxes],
             volume.detach().contiguous(),
             box.detach().contiguous(),
-            iterations,
-            tolerance,
+            iterations=iterations,
+            tolerance=tolerance,
         )
     )

@@ -79,7 +79,7 @@ def blend_transforms(weight_volume: Tensor, bone_transforms: Tensor) -> Tensor:
 
 
 def check_volume(volume: Tensor, box: Tensor) -> None:
-    """Raise ValueError unless ``volume`` is [B, Z, Y, X, 12] with at least two lattice points an axis, ``box`` [2, 3]."""
+    """Raise ValueError unless ``volume`` is [B, Z, Y, X, 12], at least two points an axis, and ``box`` [2, 3]."""
     if volume.ndim != 5 or volume.shape[-1] != 12 or min(volume.shape[1:4]) < 2:
         raise ValueError(f"volume [B, Z >= 2, Y >= 2, X >= 2, 12] expected, found {tuple(volume.shape)}")
     if box.shape != (2, 3):

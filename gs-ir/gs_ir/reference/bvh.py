@@ -150,7 +150,7 @@ def closest_point(bvh: list[Tensor], points: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def _closest_on_triangles(corners: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances [N, F] and weights [N, F, 2]: the best of the plane's foot point, if inside, and three edges."""
+    """Squared distances [N, F] and weights [N, F, 2]: the plane's foot point if inside, or the best of three edges."""
     edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     offset = points[:, None] - corners[:, 0]
     d11, d12, d22 = (edge1 * edge1).sum(-1), (edge1 * edge2).sum(-1), (edge2 * edge2).sum(-1)

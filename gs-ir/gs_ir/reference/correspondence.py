@@ -21,14 +21,17 @@ def build_seeds(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Seeds [B, R, R, R, K, 3], counts [B, R, R, R] (uint8) and boxes [B, 2, 3], frame by frame."""
     low, high = posed.amin(1) - radius, posed.amax(1) + radius
-    frames = [_frame_seeds(p, canonical, b, resolution, radius, max_seeds)
-              for p, b in zip(posed, torch.stack([low, high], 1))]  # fmt: skip
+    boxes = torch.stack([low, high], 1)
+    frames = [
+        _frame_seeds(p, canonical, b, resolution=resolution, radius=radius, max_seeds=max_seeds)
+        for p, b in zip(posed, boxes)
+    ]
     seeds, counts = zip(*frames)
-    return torch.stack(seeds), torch.stack(counts), torch.stack([low, high], 1)
+    return torch.stack(seeds), torch.stack(counts), boxes
 
 
 def _frame_seeds(
-    posed: Tensor, canonical: Tensor, box: Tensor, resolution: int, radius: float, max_seeds: int
+    posed: Tensor, canonical: Tensor, box: Tensor, *, resolution: int, radius: float, max_seeds: int
 ) -> tuple[Tensor, Tensor]:
     cells, points, distances = _cells_near_points(posed, box, resolution, radius)
     order = torch.sort(distances, stable=True).indices
@@ -123,15 +126,15 @@ def newton_step(jacobian: Tensor, residual: Tensor, longest: Tensor) -> Tensor:
 def find_correspondences(
     points: Tensor,
     frame_index: Tensor,
-    seeds: Tensor,
-    counts: Tensor,
-    boxes: Tensor,
+    grid: list[Tensor],
     volume: Tensor,
     box: Tensor,
+    *,
     iterations: int,
     tolerance: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Roots [N, K, 3], validity [N, K] and Jacobians [N, K, 3, 3] of all seeds of each point's cell."""
+    seeds, counts, boxes = grid
     resolution = points.new_tensor(counts.shape[:0:-1])
     frame_box = boxes[frame_index]
     scaled = (points - frame_box[:, 0]) / (frame_box[:, 1] - frame_box[:, 0]) * resolution
@@ -145,7 +148,10 @@ def find_correspondences(
     jacobian = torch.eye(3, dtype=points.dtype, device=points.device).repeat(*canonical.shape[:2], 1, 1)
     row, slot = wanted.nonzero(as_tuple=True)
     target, frame = points[row], frame_index[row]
-    root, at_root, converged = _solve(seeds[where][row, slot], target, frame, volume, box, iterations, tolerance)
+    start = seeds[where][row, slot]
+    root, at_root, converged = _solve(
+        start, target, frame, volume=volume, box=box, iterations=iterations, tolerance=tolerance
+    )
     row, slot = row[converged], slot[converged]
     canonical[row, slot], jacobian[row, slot] = root[converged], at_root[converged]
     valid = torch.zeros_like(wanted)
@@ -159,7 +165,7 @@ def find_correspondences(
 
 
 def _solve(
-    start: Tensor, target: Tensor, frame: Tensor, volume: Tensor, box: Tensor, iterations: int, tolerance: float
+    start: Tensor, target: Tensor, frame: Tensor, *, volume: Tensor, box: Tensor, iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Newton from ``start`` [S, 3]; a step that does not reduce the residual is halved instead of continued."""
     extent = (box[1] - box[0]) / box.new_tensor([n - 1 for n in volume.shape[3:0:-1]])

@@ -13,7 +13,7 @@ def cell_coordinates(points: Tensor, box: Tensor, shape: tuple[int, int, int]) -
         shape: lattice points along z, y, x.
 
     Returns:
-        Lower corner [N, 3] (int64, x y z order) and fraction [N, 3] in [0, 1], clamped to the box (zero gradient there).
+        Lower corner [N, 3] (int64, x y z) and fraction [N, 3] in [0, 1], clamped to the box, with zero gradient there.
     """
     last = points.new_tensor([shape[2] - 1, shape[1] - 1, shape[0] - 1])
     scaled = (points - box[0]) / (box[1] - box[0]) * last

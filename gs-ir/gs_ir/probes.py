@@ -1,0 +1,139 @@
+"""Occlusion probes: lattices of ambient visibility around body parts, and their product under a pose.
+
+A probe stores 9 spherical-harmonic coefficients of visibility convolved with the cosine lobe over pi; its value along
+a normal is the cosine-weighted share of the sky that one part leaves open.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gs_ir._library import define
+from gs_ir.reference import probes as reference
+
+OTHER_SHIFT = 1e-4
+OWN_SHIFT = 1e-3
+"""Metres that the query point moves along its normal before the lookup (student of the reference: 0.1 and 1 mm)."""
+
+_VOLUMES = "Tensor coefficients, Tensor offsets, Tensor origins, Tensor shapes, float cell"
+define(
+    "query_own_probes",
+    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, float shift) -> Tensor",
+    reference.query_own_probes,
+)
+define(
+    "query_other_probes",
+    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, Tensor part_from_world, float shift, bool masked)"
+    " -> Tensor",
+    reference.query_other_probes,
+)
+
+
+@torch.library.register_fake("gs_ir::query_own_probes")
+def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, shift) -> Tensor:
+    return points.new_empty(points.shape[0])
+
+
+@torch.library.register_fake("gs_ir::query_other_probes")
+def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, transforms, shift, masked) -> Tensor:
+    return points.new_empty(points.shape[0])
+
+
+@dataclass(frozen=True)
+class ProbeVolumes:
+    """One dense lattice of probes per part, all in canonical space."""
+
+    coefficients: Tensor
+    """[P, 9] float16; NaN marks a probe without a value (deep inside the part). x runs fastest within a part."""
+    offsets: Tensor
+    """[K + 1] int64: the probes of part k are ``offsets[k]`` to ``offsets[k + 1]``."""
+    origins: Tensor
+    """[K, 3] float32 metres: position of each lattice's first probe."""
+    shapes: Tensor
+    """[K, 3] int64: probes along x, y, z; at least 2 each."""
+    cell: float
+    """Metres between neighbouring probes."""
+
+    @property
+    def parts(self) -> int:
+        """Number of parts K."""
+        return self.origins.shape[0]
+
+    def to(self, device: torch.device | str) -> "ProbeVolumes":
+        """The same volumes with their tensors on ``device``."""
+        tensors = {name: getattr(self, name).to(device) for name in ("coefficients", "offsets", "origins", "shapes")}
+        return replace(self, **tensors)
+
+    @property
+    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+        """The fields in the order in which the operators take them."""
+        return self.coefficients, self.offsets, self.origins, self.shapes, self.cell
+
+
+def query_probes(
+    volumes: ProbeVolumes,
+    points: Tensor,
+    normals: Tensor,
+    own_part: Tensor,
+    points_canonical: Tensor,
+    normals_canonical: Tensor,
+    part_from_world: Tensor,
+) -> Tensor:
+    """Ambient visibility under a pose: the product over the parts. No gradient.
+
+    Args:
+        volumes: the probes.
+        points: [N, 3] world, metres.
+        normals: [N, 3] unit, world.
+        own_part: [N] int64, the part each point belongs to (-1: none).
+        points_canonical: [N, 3] canonical, metres.
+        normals_canonical: [N, 3] unit, canonical.
+        part_from_world: [K, 3, 4] rigid transforms from world to canonical space, one per part.
+
+    Returns:
+        [N] in [0, 1]; 1 = open.
+    """
+    own = query_own_probes(volumes, points_canonical, normals_canonical, own_part)
+    return own * query_other_probes(volumes, points, normals, own_part, part_from_world)
+
+
+def query_own_probes(volumes: ProbeVolumes, points: Tensor, normals: Tensor, own_part: Tensor) -> Tensor:
+    """Visibility [N] that each point's own part leaves, from canonical ``points`` and ``normals`` [N, 3]; no gradient.
+
+    It does not depend on the pose, so it can be kept. Trilinear over the valid probes in front of the tangent plane;
+    over all valid probes where there is none in front.
+    """
+    points, normals = points.detach().contiguous(), normals.detach().contiguous()
+    return torch.ops.gs_ir.query_own_probes(*volumes.arguments, points, normals, own_part, OWN_SHIFT)
+
+
+def query_other_probes(
+    volumes: ProbeVolumes,
+    points: Tensor,
+    normals: Tensor,
+    own_part: Tensor,
+    part_from_world: Tensor,
+    *,
+    half_space_mask: bool = False,
+) -> Tensor:
+    """Product [N] of the visibilities that the other parts leave, from world ``points`` and ``normals``; no gradient.
+
+    Outside a part's box its occlusion fades with the inverse square of the distance. 0 where every probe around the
+    point lies deep inside the part.
+
+    Args:
+        volumes: the probes.
+        points: [N, 3] world, metres.
+        normals: [N, 3] unit, world.
+        own_part: [N] int64, left out of the product (-1: none).
+        part_from_world: [K, 3, 4] rigid transforms from world to canonical space.
+        half_space_mask: restrict the lookup to probes in front of the tangent plane, the reference system's rule.
+            Another part's lattice is smooth across the point's surface, so by default nothing is masked: near contact
+            the masked probes would all lie inside the occluder.
+    """
+    points, normals = points.detach().contiguous(), normals.detach().contiguous()
+    transforms = part_from_world.detach().to(points.dtype).contiguous()
+    return torch.ops.gs_ir.query_other_probes(
+        *volumes.arguments, points, normals, own_part, transforms, OTHER_SHIFT, half_space_mask
+    )

@@ -30,8 +30,9 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
     """
     pixels = _decode(path)
     if pixels.dtype not in (np.uint8, np.uint16):
-        raise InputError(path, found=f"{pixels.dtype} pixels", expected="an 8- or 16-bit picture",
-                         next_step="Convert it to PNG.")  # fmt: skip
+        raise InputError(
+            path, found=f"{pixels.dtype} pixels", expected="an 8- or 16-bit picture", next_step="Convert it to PNG."
+        )
     image = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
     if image.ndim == 2:
         image = image[..., None].expand(-1, -1, 3)
@@ -92,8 +93,12 @@ def read_hdr(path: str | Path, *, equirectangular: bool = True, bundled: Iterabl
         raise InputError(path, found=found, expected=expected, next_step="Use the HDR version of this map.")
     height, width = pixels.shape[:2]
     if equirectangular and width != 2 * height:
-        raise InputError(path, found=f"{width} x {height} pixels", expected=expected,
-                         next_step="Convert the map to equirectangular 2:1.")  # fmt: skip
+        raise InputError(
+            path,
+            found=f"{width} x {height} pixels",
+            expected=expected,
+            next_step="Convert the map to equirectangular 2:1.",
+        )
     if not np.isfinite(pixels).all():
         found = f"{(~np.isfinite(pixels)).sum()} values that are NaN or infinite"
         raise InputError(path, found=found, expected=expected, next_step="Repair the map or choose another.")
@@ -133,8 +138,12 @@ def _decode(path: str | Path, expected: str = "a picture") -> np.ndarray:
     if not content.startswith(_PNG_SIGNATURE) or _PNG_END in content[-1024:]:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if pixels is None:
-        raise InputError(path, found=f"a truncated or unreadable file of {len(content)} bytes", expected=expected,
-                         next_step="Copy or render the file again.")  # fmt: skip
+        raise InputError(
+            path,
+            found=f"a truncated or unreadable file of {len(content)} bytes",
+            expected=expected,
+            next_step="Copy or render the file again.",
+        )
     return pixels
 
 

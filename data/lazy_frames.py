@@ -1,0 +1,26 @@
+"""The sequence behind every dataset: frames are read when they are asked for, or all at once."""
+
+from collections.abc import Callable, Iterator
+
+from core.frames import Frame
+
+
+class LazyFrames:
+    """``count`` frames from a ``read`` function; ``preload`` reads them all now and keeps them."""
+
+    def __init__(self, count: int, read: Callable[[int], Frame], preload: bool = False) -> None:
+        self._count = count
+        self._read = read
+        self._kept = [read(position) for position in range(count)] if preload else None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Frame:
+        if not -self._count <= index < self._count:
+            raise IndexError(f"frame {index} of {self._count}")
+        position = index % self._count
+        return self._read(position) if self._kept is None else self._kept[position]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[position] for position in range(self._count))

@@ -29,14 +29,15 @@ def define_backward(name: str, signature: str, reference: Callable) -> None:
 
     The operator's arguments are the cotangents of the reference's outputs followed by the reference's inputs:
     as many cotangents as the reference has outputs. It returns one gradient per *floating-point tensor* input of the
-    reference, in order (zeros where the output does not depend on it).
+    reference, in order (zeros where the output does not depend on it). Keyword-only arguments of the schema go to the
+    reference as they are.
     """
 
-    def backward(*arguments):
+    def backward(*arguments, **keywords):
         cotangents, inputs = _split_cotangents(arguments, reference)
         with torch.enable_grad():
             inputs = tuple(_leaf(x) for x in inputs)
-            outputs = reference(*inputs)
+            outputs = reference(*inputs, **keywords)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
             used = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]

@@ -16,7 +16,7 @@ from torch import Tensor
 from gs_ir._library import define, define_backward
 from gs_ir.reference import hash_grid as reference
 
-_ARGUMENTS = "Tensor points, Tensor table, int[] resolutions, int[] offsets, int active_levels"
+_ARGUMENTS = "Tensor points, Tensor table, int[] resolutions, int[] offsets, int active_levels, *, bool moving"
 
 define("hash_encode", f"({_ARGUMENTS}) -> Tensor", reference.encode)
 define("hash_encode_jacobian", f"({_ARGUMENTS}) -> (Tensor, Tensor)", reference.encode_with_jacobian)
@@ -29,27 +29,30 @@ define_backward(
 
 
 @torch.library.register_fake("gs_ir::hash_encode")
-def _(points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int) -> Tensor:
+def _(
+    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
+) -> Tensor:
     return points.new_empty(points.shape[0], len(resolutions) * table.shape[1])
 
 
 @torch.library.register_fake("gs_ir::hash_encode_jacobian")
 def _(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int
+    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
 ) -> tuple[Tensor, Tensor]:
     width = len(resolutions) * table.shape[1]
     return points.new_empty(points.shape[0], width), points.new_empty(points.shape[0], width, 3)
 
 
-def _save(ctx, inputs, output) -> None:
+def _save(ctx, inputs, keyword_only_inputs, output) -> None:
     ctx.save_for_backward(*inputs[:2])
     ctx.grid = inputs[2:]
+    ctx.moving = keyword_only_inputs["moving"]
 
 
 def _backward_by(operator: Callable) -> Callable:
     def backward(ctx, *cotangents: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        gradients = operator(*(c.contiguous() for c in cotangents), *ctx.saved_tensors, *ctx.grid)
-        return *gradients, None, None, None
+        cotangents = tuple(c.contiguous() for c in cotangents)
+        return *operator(*cotangents, *ctx.saved_tensors, *ctx.grid, moving=ctx.moving), None, None, None
 
     return backward
 
@@ -130,7 +133,8 @@ def encode(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels:
     Raises:
         ValueError: shapes, dtypes or ``active_levels`` do not match the layout.
     """
-    return torch.ops.gs_ir.hash_encode(*_checked(points, table, layout, active_levels))
+    arguments = _checked(points, table, layout, active_levels)
+    return torch.ops.gs_ir.hash_encode(*arguments, moving=points.requires_grad)
 
 
 def encode_with_jacobian(
@@ -152,7 +156,8 @@ def encode_with_jacobian(
     Raises:
         ValueError: shapes, dtypes or ``active_levels`` do not match the layout.
     """
-    return torch.ops.gs_ir.hash_encode_jacobian(*_checked(points, table, layout, active_levels))
+    arguments = _checked(points, table, layout, active_levels)
+    return torch.ops.gs_ir.hash_encode_jacobian(*arguments, moving=points.requires_grad)
 
 
 def _checked(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None) -> tuple:

@@ -6,36 +6,48 @@ import torch
 from torch import Tensor
 
 PRIMES = (1, 2654435761, 805459861)
-CORNERS = tuple(itertools.product((0, 1), repeat=3))
+CORNERS = list(itertools.product((0, 1), (0, 1), (0, 1)))
+
+Corner = tuple[int, int, int]
 
 
-def encode(points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int) -> Tensor:
-    """Features [N, L*F] of ``points`` [N, 3]; levels from ``active_levels`` on are zero."""
-    features = [points.new_zeros(points.shape[0], len(resolutions), table.shape[1])]
+def encode(
+    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
+) -> Tensor:
+    """Features [N, L*F] of ``points`` [N, 3]; levels from ``active_levels`` on are zero.
+
+    Only ``moving`` points receive gradients.
+    """
+    points = points if moving else points.detach()
+    features = []
     for level in range(active_levels):
         cell, fraction, _ = _locate(points, resolutions[level])
-        value = 0
-        for corner in CORNERS:
-            entries = table[_entries(cell, corner, resolutions[level], offsets[level : level + 2])]
-            value = value + _weight(fraction, corner)[:, None] * entries
-        features.append(value[:, None])
-    return torch.cat([*features[1:], features[0][:, active_levels:]], 1).flatten(1)
+        values = [
+            _weight(fraction, corner)[:, None] * table[_rows(cell, corner, resolutions, offsets, level)]
+            for corner in CORNERS
+        ]
+        features.append(torch.stack(values).sum(0))
+    features.append(points.new_zeros(points.shape[0], (len(resolutions) - active_levels) * table.shape[1]))
+    return torch.cat(features, 1)
 
 
 def encode_with_jacobian(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int
+    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
 ) -> tuple[Tensor, Tensor]:
     """Features [N, L*F] and their derivatives by the coordinates [N, L*F, 3]."""
-    jacobians = [points.new_zeros(points.shape[0], len(resolutions), table.shape[1], 3)]
+    features = encode(points, table, resolutions, offsets, active_levels, moving=moving)
+    points = points if moving else points.detach()
+    jacobians = []
     for level in range(active_levels):
         cell, fraction, slope = _locate(points, resolutions[level])
-        jacobian = 0
-        for corner in CORNERS:
-            entries = table[_entries(cell, corner, resolutions[level], offsets[level : level + 2])]
-            jacobian = jacobian + entries[:, :, None] * (_weight_gradient(fraction, corner) * slope)[:, None, :]
-        jacobians.append(jacobian[:, None])
-    jacobian = torch.cat([*jacobians[1:], jacobians[0][:, active_levels:]], 1).flatten(1, 2)
-    return encode(points, table, resolutions, offsets, active_levels), jacobian
+        terms = [
+            table[_rows(cell, corner, resolutions, offsets, level)][:, :, None]
+            * (_weight_gradient(fraction, corner) * slope)[:, None, :]
+            for corner in CORNERS
+        ]
+        jacobians.append(torch.stack(terms).sum(0))
+    jacobians.append(points.new_zeros(points.shape[0], (len(resolutions) - active_levels) * table.shape[1], 3))
+    return features, torch.cat(jacobians, 1)
 
 
 def entry_index(vertex: Tensor, resolution: int, size: int) -> Tensor:
@@ -55,21 +67,21 @@ def _locate(points: Tensor, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
     return cell.long(), scaled - cell, inside.to(points.dtype) * resolution
 
 
-def _entries(cell: Tensor, corner: tuple[int, int, int], resolution: int, bounds: list[int]) -> Tensor:
-    vertex = cell + cell.new_tensor(corner)
-    return bounds[0] + entry_index(vertex, resolution, bounds[1] - bounds[0])
+def _rows(cell: Tensor, corner: Corner, resolutions: list[int], offsets: list[int], level: int) -> Tensor:
+    size = offsets[level + 1] - offsets[level]
+    return offsets[level] + entry_index(cell + cell.new_tensor(corner), resolutions[level], size)
 
 
-def _factors(fraction: Tensor, corner: tuple[int, int, int]) -> list[Tensor]:
+def _factors(fraction: Tensor, corner: Corner) -> list[Tensor]:
     return [fraction[:, a] if corner[a] else 1 - fraction[:, a] for a in range(3)]
 
 
-def _weight(fraction: Tensor, corner: tuple[int, int, int]) -> Tensor:
+def _weight(fraction: Tensor, corner: Corner) -> Tensor:
     x, y, z = _factors(fraction, corner)
     return x * y * z
 
 
-def _weight_gradient(fraction: Tensor, corner: tuple[int, int, int]) -> Tensor:
+def _weight_gradient(fraction: Tensor, corner: Corner) -> Tensor:
     x, y, z = _factors(fraction, corner)
     sign = fraction.new_tensor([2 * c - 1 for c in corner])
     return torch.stack([y * z, x * z, x * y], 1) * sign

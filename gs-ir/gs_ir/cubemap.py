@@ -4,9 +4,9 @@ Faces are ordered +x, -x, +y, -y, +z, -z as in OpenGL; texel (row, column) of a 
 +x (1, -t, -s), -x (-1, -t, s), +y (s, 1, t), -y (s, -1, -t), +z (s, -t, 1), -z (-s, -t, -1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, log2
+from math import ceil, cos, log2, sin
 
 import torch
 from torch import Tensor
@@ -87,6 +87,25 @@ class PrefilteredLight:
     """Perceptual roughness of each level, ascending."""
     irradiance_sh: Tensor
     """[9, 3] real spherical-harmonic coefficients of irradiance / pi (a constant light L gives L)."""
+    light_from_world: Tensor | None = None
+    """[3, 3] rotation that takes world directions to the light's own frame; None: they agree."""
+
+    def irradiance(self, normals: Tensor) -> Tensor:
+        """Irradiance / pi [N, 3] on unit world ``normals`` [N, 3], at least 0; differentiable in both."""
+        return (basis(self._local(normals), 2) @ self.irradiance_sh).clamp_min(0)
+
+    def radiance(self, directions: Tensor, roughness: Tensor) -> Tensor:
+        """Prefiltered radiance [N, 3] along world ``directions`` [N, 3] for ``roughness`` [N]; differentiable."""
+        return sample_cubemap(self.mips, self._local(directions), self.lod(roughness))
+
+    def rotated(self, angle: float) -> "PrefilteredLight":
+        """The same light turned by ``angle`` radians about world +y (+z moves to +x); nothing is filtered again."""
+        cosine, sine = cos(angle), sin(angle)
+        turn = self.irradiance_sh.new_tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
+        return replace(self, light_from_world=turn if self.light_from_world is None else self.light_from_world @ turn)
+
+    def _local(self, directions: Tensor) -> Tensor:
+        return directions if self.light_from_world is None else directions @ self.light_from_world.T
 
     def lod(self, roughness: Tensor) -> Tensor:
         """Level of detail [...] whose interpolated roughness is ``roughness`` [...]; clamped to the levels."""
@@ -97,7 +116,9 @@ class PrefilteredLight:
 
     def to(self, device: torch.device | str) -> "PrefilteredLight":
         """The same light with its tensors on ``device``."""
-        return PrefilteredLight([m.to(device) for m in self.mips], self.roughness, self.irradiance_sh.to(device))
+        turn = None if self.light_from_world is None else self.light_from_world.to(device)
+        mips = [m.to(device) for m in self.mips]
+        return replace(self, mips=mips, irradiance_sh=self.irradiance_sh.to(device), light_from_world=turn)
 
 
 def texel_directions(

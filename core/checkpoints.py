@@ -11,7 +11,7 @@ import torch
 from core.errors import InputError, list_some
 from core.files import replacing
 
-CHECKPOINT_SUFFIXES = (".ckpt", ".pth", ".pt")
+_SUFFIXES = (".ckpt", ".pth", ".pt")
 
 
 def save_atomically(content: Any, path: str | Path) -> None:
@@ -77,7 +77,9 @@ def check_metadata(found: Mapping[str, Any], expected: Mapping[str, Any], path: 
 
 def _missing_checkpoint(path: Path) -> InputError:
     folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-    found = sorted(p.relative_to(folder) for s in CHECKPOINT_SUFFIXES for p in folder.glob(f"**/*{s}"))
+    found = sorted(
+        p.relative_to(folder) for s in _SUFFIXES for d in ("", "*/", "*/*/") for p in folder.glob(f"{d}*{s}")
+    )
     return InputError(
         path,
         found=f"no such file (checkpoints under {folder}: {list_some(found)})",

@@ -36,10 +36,10 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
     image = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
     if image.ndim == 2:
         image = image[..., None].expand(-1, -1, 3)
-    if channels == 1:
-        return image[..., 0].clone()
-    alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
     rgb = image[..., [2, 1, 0]]
+    if channels == 1:
+        return rgb[..., 0].clone()
+    alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
     return torch.cat([rgb, alpha], -1) if channels == 4 else rgb
 
 

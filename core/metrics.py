@@ -25,16 +25,18 @@ def psnr(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def ssim(predicted: Tensor, target: Tensor, data_range: float, window: str = "uniform") -> Tensor:
-    """Structural similarity of images [H, W, C], averaged over channels and over positions where the window fits.
+    """Structural similarity of images [H, W, C], averaged over positions and channels.
 
-    Wang et al. 2004, K1 = 0.01, K2 = 0.03. ``window``: ``uniform`` = 7 x 7 box with sample covariance (scikit-image's
-    default); ``gaussian`` = 11 x 11, sigma 1.5, population covariance (the original paper's, and torchmetrics').
-    Computed in float64. Differentiable.
+    Wang et al. 2004, K1 = 0.01, K2 = 0.03. ``window``: ``uniform`` = 7 x 7 box with sample covariance where it fits
+    (scikit-image's default); ``gaussian`` = 11 x 11, sigma 1.5, population covariance over the image extended by
+    reflection (torchmetrics' default). Computed in float64. Differentiable.
     """
     x, y = (image.double().movedim(-1, 0)[:, None] for image in (predicted, target))
     kernel = _window(window, x)
     if min(x.shape[-2:]) < kernel.shape[-1]:
         raise ValueError(f"SSIM needs images of at least {kernel.shape[-1]} pixels a side, got {tuple(x.shape[-2:])}")
+    if window == "gaussian":
+        x, y = (functional.pad(image, [kernel.shape[-1] // 2] * 4, mode="reflect") for image in (x, y))
     mean_x, mean_y, square_x, square_y, product = (
         functional.conv2d(image, kernel) for image in (x, y, x * x, y * y, x * y)
     )

@@ -18,6 +18,9 @@ SCENE_BOX = [-1.25, -1.55, -1.25, 1.25, 0.95, 1.25]
 REQUIRED = "???"
 EMBEDDED_LOAD = "data/embedded/load"
 EMBEDDED_SIZE = [128, 128]
+EMBEDDED_POSES = "turntable_and_varied"
+EMBEDDED_DOWNSCALE = 8.4375
+"""From the motions' 1080 pixels to 128."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +34,12 @@ def _range(frames: list, downscale: int) -> dict:
 
 
 def _implicit(name: str, root: str, subject: str, gender: str, **extra: object) -> dict:
-    return {"name": name, "dataroot": root, "subject": subject, "gender": gender, "scene_aabb": SCENE_BOX, **extra}
+    common = {"body_model": _body_model(root), "scene_aabb": SCENE_BOX}
+    return {"name": name, "dataroot": root, "subject": subject, "gender": gender, **common, **extra}
+
+
+def _body_model(root: str) -> str:
+    return "embedded" if root.startswith(EMBEDDED_LOAD) else "data/SMPLX/smpl"
 
 
 def _implicit_peoplesnapshot(root: str, subject: str, gender: str, splits: dict, downscale: int) -> dict:
@@ -72,7 +80,7 @@ def implicit_options(table: dict) -> Options:
     yield "peoplesnapshot/custom", _implicit_peoplesnapshot(REQUIRED, REQUIRED, REQUIRED, whole, 1)
     yield from _implicit_rana_options(table["rana"], motions)
     yield "animation/custom", _implicit_motion(custom_motion, REQUIRED, REQUIRED, subject_root=REQUIRED)
-    yield from _implicit_embedded_options(whole)
+    yield from _implicit_embedded_options()
 
 
 def _implicit_rana_options(rana: dict, motions: dict) -> Options:
@@ -93,13 +101,12 @@ def _implicit_rana_options(rana: dict, motions: dict) -> Options:
         yield f"rana/{kind}/custom", _implicit_rana(REQUIRED, REQUIRED, REQUIRED, test=test, ranges=whole)
 
 
-def _implicit_embedded_options(whole: dict) -> Options:
+def _implicit_embedded_options() -> Options:
     everything = [0, None, 1]
     subject, gender = "subject_00", "male"
-    yield (
-        f"peoplesnapshot/{subject}",
-        _implicit_peoplesnapshot(f"{EMBEDDED_LOAD}/peoplesnapshot", subject, gender, whole, 1),
-    )
+    held_out = {"train": [0, 20, 1], "val": [20, 21, 1], "test": [20, 24, 1]}
+    capture = f"{EMBEDDED_LOAD}/peoplesnapshot", subject, gender
+    yield f"peoplesnapshot/{subject}", _implicit_peoplesnapshot(*capture, held_out, 1)
     ranges = dict.fromkeys(("train", "val", "test"), _range(everything, 1))
     for kind, test in (("p1", "train_p1"), ("relight", "test")):
         yield (
@@ -108,12 +115,17 @@ def _implicit_embedded_options(whole: dict) -> Options:
         )
     subject_root = f"{EMBEDDED_LOAD}/rana/train_p1/{subject}"
     for suffix, folder, motion in (
-        ("_tpose", "distill_pose", "varied"),
+        ("_tpose", "distill_pose", EMBEDDED_POSES),
         ("_turntable", "animation", "turntable"),
         ("_walk", "animation", "walk"),
         ("_dance", "animation", "dance"),
     ):
-        source = {"root": f"{EMBEDDED_LOAD}/{folder}", "motion": motion, "frames": everything, "downscale": 8.4375}
+        source = {
+            "root": f"{EMBEDDED_LOAD}/{folder}",
+            "motion": motion,
+            "frames": everything,
+            "downscale": EMBEDDED_DOWNSCALE,
+        }
         yield f"animation/{subject}{suffix}", _implicit_motion(source, subject, gender, subject_root=subject_root)
 
 
@@ -122,7 +134,8 @@ def _explicit(folder: str, **dataset: object) -> dict:
     subject = {"dataset_name": dataset["subject"]}
     common = {"white_background": True, "data_device": None, "preload": True, "padding": 0.1, "train_smpl": False}
     teacher = {"distill_data_dir": None, "obj_path": None, "init_mode": "IA", "rest_pose": "a_pose"}
-    return {**subject, **outputs, "dataset": {**dataset, **common, **teacher}}
+    body = {"body_model": _body_model(str(dataset["root_dir"]))}
+    return {**subject, **outputs, "dataset": {**dataset, **body, **common, **teacher}}
 
 
 def _frames(train: list, test: list) -> dict:
@@ -164,9 +177,15 @@ def explicit_options(table: dict) -> Options:
 def _explicit_embedded_options(frames: dict) -> Options:
     capture = {"root_dir": f"{EMBEDDED_LOAD}/peoplesnapshot", "subject": "subject_00", "gender": "male"}
     folder = "exp/embedded_2dgs"
-    yield "ps_IA_subject_00", _explicit(folder, name="people_snapshot", **capture, **frames)
+    held_out = _frames([0, 20, 1], [20, 24, 1]) | {"img_hw": EMBEDDED_SIZE}
+    yield "ps_IA_subject_00", _explicit(folder, name="people_snapshot", **capture, **held_out)
     source = {"motion_root": f"{EMBEDDED_LOAD}/animation", "motion": "turntable"}
-    yield "ps_IA_animation_subject_00", _explicit(folder, name="animation", **capture, **source, **frames)
+    yield (
+        "ps_IA_animation_subject_00",
+        _explicit(
+            folder, name="animation", **capture, **source, **_frames([0, 20, 1], [0, None, 1]), img_hw=EMBEDDED_SIZE
+        ),
+    )
     capture |= {"root_dir": f"{EMBEDDED_LOAD}/rana"}
     for suffix, split in (("", "train_p1"), ("_relight", "test")):
         yield f"rana_IA_subject_00_male{suffix}", _explicit(folder, name="rana", **capture, **frames, split=split)
@@ -174,22 +193,27 @@ def _explicit_embedded_options(frames: dict) -> Options:
 
 def distillation_options(table: dict) -> Options:
     """Name and content of every option of ``explicit_branch/distill_dataset``."""
-    motion = table["motions"]["distillation"]
-
-    def option(tag: str, frames: list, downscale: float) -> dict:
-        paths = {"distill_pose_data_dir": None, "alpha_data_dir": None}
-        return {"distill_dataset": {"tag": tag, "frames": frames, "downscale": downscale, **paths}}
-
-    same, tpose = "${implicit_branch.tag}", "${implicit_branch.tag}-tpose"
-    for subject in table["peoplesnapshot"]["subjects"]:
+    motion, snapshot, rana = table["motions"]["distillation"], table["peoplesnapshot"], table["rana"]
+    everything, same, tpose = [0, None, 1], "${implicit_branch.tag}", "${implicit_branch.tag}-tpose"
+    for subject in snapshot["subjects"]:
         short = "_".join(subject.split("-")[:2])
-        yield f"ps_IA_distill_{short}", option(tpose, motion["frames"], 2)
-    for subject in table["rana"]["subjects"]:
-        yield f"distill_rana_{subject}", option(same, motion["frames"], 1)
-    yield "ps_IA_distill_custom", option(tpose, [0, None, 1], 1)
-    yield "distill_rana_custom", option(same, [0, None, 1], 1)
-    yield "ps_IA_distill_subject_00", option(tpose, [0, None, 1], 1)
-    yield "distill_rana_subject_00", option(same, [0, None, 1], 1)
+        root = f"{snapshot['root']}/{subject}"
+        yield f"ps_IA_distill_{short}", _distillation(tpose, motion, root, downscale=2)
+    for subject in rana["subjects"]:
+        root = f"{rana['root']}/train_p1/{subject}"
+        yield f"distill_rana_{subject}", _distillation(same, motion, root, downscale=1)
+    custom = {"root": REQUIRED, "motion": REQUIRED, "frames": everything}
+    embedded = {"root": f"{EMBEDDED_LOAD}/distill_pose", "motion": EMBEDDED_POSES, "frames": everything}
+    for name, tag, root in (("ps_IA_distill", tpose, "peoplesnapshot"), ("distill_rana", same, "rana/train_p1")):
+        yield f"{name}_custom", _distillation(tag, custom, REQUIRED, downscale=1)
+        subject_root = f"{EMBEDDED_LOAD}/{root}/subject_00"
+        yield f"{name}_subject_00", _distillation(tag, embedded, subject_root, downscale=EMBEDDED_DOWNSCALE)
+
+
+def _distillation(tag: str, motion: dict, subject_root: str, *, downscale: float) -> dict:
+    source = {"motion_root": motion["root"], "motion": motion["motion"], "subject_root": subject_root}
+    paths = {"distill_pose_data_dir": None, "alpha_data_dir": None}
+    return {"distill_dataset": {"tag": tag, **source, "frames": motion["frames"], "downscale": downscale, **paths}}
 
 
 def render(config_folder: Path = CONFIG_FOLDER) -> dict[Path, str]:

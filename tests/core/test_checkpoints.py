@@ -119,7 +119,7 @@ def test_truncated_checkpoint(checkpoint):
 def test_foreign_file(tmp_path):
     """Catches a text file or a plain pickle given as a checkpoint."""
     (tmp_path / "a.ckpt").write_text("hello")
-    (tmp_path / "b.ckpt").write_bytes(pickle.dumps({"a": object()}))
+    (tmp_path / "b.ckpt").write_bytes(pickle.dumps({"a": object()}, protocol=2))
     for name in ("a.ckpt", "b.ckpt"):
         with pytest.raises(InputError):
             load_weights_only(tmp_path / name)

@@ -1,0 +1,114 @@
+"""From canonical surfels to a pose: pose correction, non-rigid offsets, then exact linear blend skinning."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from body_models.canonical import CanonicalBody
+from body_models.parts import DRIVING_JOINTS, part_of_points
+from core.frames import BodyPose
+from core.rotation import quaternion_to_matrix
+from explicit_branch.deformation.non_rigid import NonRigid, Offsets
+from explicit_branch.deformation.pose_correction import PoseCorrection
+from explicit_branch.deformation.rigid import SkinningWeights
+from explicit_branch.surfels import Surfels
+
+TRAINED = 1e9
+"""The iteration of a finished training: every delayed module is at work."""
+
+
+@dataclass(frozen=True)
+class PosedSurfels:
+    """Surfels under one pose."""
+
+    centers: Tensor
+    """[N, 3] world, metres."""
+    tangents_u: Tensor
+    """[N, 3] world; length = standard deviation in metres."""
+    tangents_v: Tensor
+    """[N, 3]."""
+    normals: Tensor
+    """[N, 3] unit, outward, world."""
+    centers_canonical: Tensor
+    """[N, 3] after non-rigid offsets."""
+    normals_canonical: Tensor
+    """[N, 3] unit, outward."""
+    world_from_canonical: Tensor
+    """[N, 3, 4] blended transforms."""
+    offsets: Offsets | None
+    """What the non-rigid module added."""
+
+
+class Deformation(nn.Module):
+    """Carries surfels from canonical space to world space."""
+
+    def __init__(
+        self, body: CanonicalBody, *, skinning: SkinningWeights, non_rigid: NonRigid, pose_correction: PoseCorrection
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.skinning, self.non_rigid, self.pose_correction = skinning, non_rigid, pose_correction
+        self._cached_weights: Tensor | None = None
+
+    def refresh(self) -> None:
+        """Forget cached skinning weights: the surfels have moved, or their set has changed."""
+        self._cached_weights = None
+
+    def skinning_weights(self, points: Tensor) -> Tensor:
+        """Weights [N, 24] of canonical ``points`` [N, 3]; fixed ones are cached until ``refresh``."""
+        if self.skinning.trainable and torch.is_grad_enabled():
+            return self.skinning(points)
+        if self._cached_weights is None:
+            self._cached_weights = self.skinning(points.detach()).detach()
+        return self._cached_weights
+
+    def parts(self, surfels: Surfels) -> Tensor:
+        """Rigid part [N] (int64) of each surfel."""
+        return part_of_points(self.skinning_weights(surfels.positions).detach())
+
+    def part_from_world(self, pose: BodyPose) -> Tensor:
+        """World to the canonical frame of each of the nine parts [9, 3, 4] under ``pose``."""
+        world_from_part = self.body.bone_transforms(pose)[list(DRIVING_JOINTS)]
+        inverse = world_from_part[:, :3, :3].transpose(1, 2)
+        return torch.cat([inverse, -inverse @ world_from_part[:, :3, 3:]], -1)
+
+    def corrected(self, pose: BodyPose, frame_index: int | None, iteration: float) -> BodyPose:
+        """The pose that is rendered: of training frame ``frame_index``, or ``pose`` itself (None)."""
+        return self.pose_correction(pose, frame_index, iteration)
+
+    def forward(self, surfels: Surfels, pose: BodyPose, iteration: float = TRAINED) -> PosedSurfels:
+        """Pose ``surfels``.
+
+        Centre and tangents are transformed by the blended 3 x 4 matrix itself, so a surfel stays in the plane that the
+        deformation gives it, and its normal is the cross product of its posed tangents.
+
+        Args:
+            surfels: in canonical space.
+            pose: one pose (no batch), already corrected.
+            iteration: training iteration, for modules that start late.
+        """
+        offsets = self.non_rigid(surfels.positions, pose.axis_angles, iteration)
+        positions, scales, quaternions = surfels.positions, surfels.scales, surfels.quaternions
+        if offsets is not None:
+            positions = positions + offsets.position
+            scales = scales * offsets.log_scale.exp()
+            quaternions = quaternions + offsets.quaternion
+        weights = self.skinning_weights(surfels.positions)
+        bones = self.body.bone_transforms(pose)[:, :3]
+        transforms = (weights @ bones.reshape(-1, 12)).reshape(-1, 3, 4)
+        linear = transforms[:, :, :3]
+        frames = quaternion_to_matrix(quaternions)
+        tangents = linear @ (frames[:, :, :2] * scales[:, None])
+        tangents_u, tangents_v = tangents.unbind(-1)
+        return PosedSurfels(
+            centers=(linear @ positions[..., None]).squeeze(-1) + transforms[:, :, 3],
+            tangents_u=tangents_u,
+            tangents_v=tangents_v,
+            normals=functional.normalize(torch.linalg.cross(tangents_u, tangents_v), dim=-1, eps=1e-20),
+            centers_canonical=positions,
+            normals_canonical=frames[:, :, 2],
+            world_from_canonical=transforms,
+            offsets=offsets,
+        )

@@ -1,0 +1,289 @@
+"""The one renderer: training, evaluation, relighting and the speed test all draw through it.
+
+A frame is: pose the surfels, query occlusion, shade (forward), one raster pass with every channel, shade (deferred),
+composite in linear light.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from core.camera import Camera
+from core.color import composite, linear_to_srgb
+from core.frames import BodyPose, GBuffer
+from explicit_branch.avatar import Avatar
+from explicit_branch.deformation.deformation import TRAINED, PosedSurfels
+from explicit_branch.rendering.appearance import View
+from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals, shade
+from explicit_branch.surfels import SurfaceMaterial
+from gs_ir.cubemap import PrefilteredLight
+from gs_ir.probes import query_probes
+from gs_ir.surfels import SurfelRaster, rasterize_surfels
+
+SHADING_MODES = ("forward", "deferred")
+COMPOSITING_RULES = ("linear", "published")
+"""``linear``: over the background in linear light. ``published``: forward shading in linear light, deferred in sRGB."""
+
+ALPHA_FLOOR = 1e-4
+Timer = Callable[[str], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Render:
+    """One rendered frame."""
+
+    alpha: Tensor
+    """[H, W] coverage."""
+    image: Tensor | None
+    """[H, W, 3] shaded picture, sRGB in [0, 1], over the background; None without a light."""
+    radiance: Tensor | None
+    """[H, W, 3] linear, premultiplied."""
+    lobes: Shading | None
+    """Diffuse and specular radiance [H, W, 3], linear, premultiplied; of deferred shading."""
+    colour: Tensor | None
+    """[H, W, 3] colour pathway, sRGB over the background, where asked for."""
+    buffer: GBuffer | None
+    """Surface properties, where asked for."""
+    posed: PosedSurfels
+    raster: SurfelRaster
+    facing: Tensor | None
+    """[H, W] premultiplied cosine of outward normal and ray, positive where a back shows; comes with ``colour``."""
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What a render needs to know about the training iteration it belongs to."""
+
+    iteration: float = TRAINED
+    frame_index: int | None = None
+    generator: torch.Generator | None = None
+    screen_points: Tensor | None = None
+
+
+class Renderer:
+    """Draws an avatar."""
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        *,
+        occlusion: bool = True,
+        compositing: str = "linear",
+        options: ShadingOptions | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            avatar: what to draw.
+            occlusion: use the avatar's probes, if it has any.
+            compositing: one of ``COMPOSITING_RULES``.
+            options: rules of shading; the default ones when not given.
+        """
+        if compositing not in COMPOSITING_RULES:
+            raise ValueError(f"Renderer: compositing {' | '.join(COMPOSITING_RULES)} expected, found {compositing!r}")
+        self.avatar, self.occlusion, self.compositing = avatar, occlusion, compositing
+        self.options = options or ShadingOptions()
+
+    def render(
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        light: PrefilteredLight | None,
+        *,
+        shading: str = "forward",
+        gbuffer: bool = True,
+        colour: bool = False,
+        background: float = 1.0,
+        albedo_gain: Tensor | None = None,
+        training: TrainingView | None = None,
+        timer: Timer = nullcontext,
+    ) -> Render:
+        """Draw one frame.
+
+        Args:
+            pose: one pose, no batch.
+            camera: the view.
+            light: prefiltered light; None leaves ``image`` out.
+            shading: ``forward`` shades surfels, ``deferred`` shades pixels.
+            gbuffer: return surface properties as well.
+            colour: return the colour pathway as well.
+            background: grey value; 0 and 1 are the same in linear light and in sRGB.
+            albedo_gain: [3] factor on albedo, for metrics aligned with a ground truth.
+            training: makes per-frame and delayed modules follow the training.
+            timer: called with a stage's name, gives the context that measures it.
+        """
+        if shading not in SHADING_MODES:
+            raise ValueError(f"render: shading {' | '.join(SHADING_MODES)} expected, found {shading!r}")
+        view = training or TrainingView()
+        deferred = light is not None and shading == "deferred"
+        posed, surface = self._surface(pose, camera, view, albedo_gain, timer, shaded=light is not None or gbuffer)
+        channels = surface.channels() if gbuffer or deferred else {}
+        if light is not None and not deferred:
+            with timer("shading"):
+                channels["radiance"] = surface.shaded(light, self.options).total
+        if colour:
+            channels |= self._colour_channels(posed, surface, camera, view)
+        with timer("rasterisation"):
+            raster, images = self._rasterise(posed, channels, camera, view.screen_points)
+        buffer = _gather(images, raster, camera) if "albedo" in images else None
+        lobes = None
+        if buffer is not None and light is not None and deferred:
+            with timer("shading"):
+                lobes = _shaded_pixels(buffer, camera, light, self.options)
+                images["radiance"] = lobes.total
+        with timer("compositing"):
+            image = self._picture(images.get("radiance"), raster.alpha, background, deferred)
+        return Render(
+            alpha=raster.alpha,
+            image=image,
+            radiance=images.get("radiance"),
+            lobes=lobes,
+            colour=composite(images["colour"], raster.alpha, background) if colour else None,
+            buffer=buffer if gbuffer else None,
+            posed=posed,
+            raster=raster,
+            facing=images["facing"][..., 0] if colour else None,
+        )
+
+    def _surface(
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        view: TrainingView,
+        albedo_gain: Tensor | None,
+        timer: Timer,
+        *,
+        shaded: bool,
+    ) -> tuple[PosedSurfels, "_Surface"]:
+        """Posed surfels and their surface properties; occlusion only where it is ``shaded``."""
+        avatar = self.avatar
+        with timer("skinning"):
+            pose = avatar.deformation.corrected(pose, view.frame_index, view.iteration)
+            posed = avatar.deformation(avatar.surfels, pose, view.iteration)
+        to_camera = functional.normalize(camera.position - posed.centers, dim=-1)
+        normals = oriented_normals(posed.normals, to_camera, self.options.normals)
+        visibility = None
+        if shaded:
+            with timer("occlusion"):
+                visibility = self._ambient_visibility(posed, normals, pose)
+        material = avatar.surfels.material.scaled(albedo_gain)
+        return posed, _Surface(normals, to_camera, material, visibility)
+
+    def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
+        probes, deformation = self.avatar.probes, self.avatar.deformation
+        if probes is None or not self.occlusion:
+            return torch.ones_like(normals[:, 0])
+        with torch.no_grad():
+            return query_probes(
+                probes,
+                posed.centers,
+                normals,
+                own_part=deformation.parts(self.avatar.surfels),
+                points_canonical=posed.centers_canonical,
+                normals_canonical=posed.normals_canonical,
+                part_from_world=deformation.part_from_world(pose),
+            )
+
+    def _colour_channels(
+        self, posed: PosedSurfels, surface: "_Surface", camera: Camera, view: TrainingView
+    ) -> dict[str, Tensor]:
+        seen = View(camera.position, view.frame_index, view.generator)
+        colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
+        return {"colour": colour, "facing": -(posed.normals * surface.to_viewer).sum(-1, keepdim=True)}
+
+    def _rasterise(
+        self, posed: PosedSurfels, channels: dict[str, Tensor], camera: Camera, screen_points: Tensor | None
+    ) -> tuple[SurfelRaster, dict[str, Tensor]]:
+        """One pass over all channels; their premultiplied images [H, W, c] by name."""
+        features = torch.cat(list(channels.values()), -1) if channels else posed.centers[:, :0]
+        raster = rasterize_surfels(
+            posed.centers,
+            posed.tangents_u,
+            posed.tangents_v,
+            self.avatar.surfels.opacities,
+            features,
+            camera_from_world=camera.camera_from_world,
+            intrinsics=camera.intrinsics,
+            width=camera.width,
+            height=camera.height,
+            screen_points=screen_points,
+        )
+        pieces = raster.features.split([c.shape[-1] for c in channels.values()], -1)
+        return raster, dict(zip(channels, pieces, strict=True))
+
+    def _picture(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
+        if radiance is None:
+            return None
+        if self.compositing == "published" and deferred:
+            surface = linear_to_srgb((radiance / alpha[..., None].clamp_min(ALPHA_FLOOR)).clamp(0, 1))
+            return composite(surface * alpha[..., None], alpha, background)
+        return linear_to_srgb(composite(radiance, alpha, background).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What shading needs to know about N surface elements."""
+
+    normals: Tensor
+    to_viewer: Tensor
+    material: SurfaceMaterial
+    visibility: Tensor | None
+
+    def channels(self) -> dict[str, Tensor]:
+        """Properties as raster channels [N, c] by name."""
+        material = self.material
+        visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
+        return {
+            "albedo": material.albedo,
+            "roughness": material.roughness[:, None],
+            "metallic": material.metallic[:, None],
+            "normal": self.normals,
+            "occlusion": visibility[:, None],
+        }
+
+    def shaded(self, light: PrefilteredLight, options: ShadingOptions) -> Shading:
+        """Radiance towards the viewer."""
+        material = self.material
+        return shade(
+            self.normals,
+            self.to_viewer,
+            albedo=material.albedo,
+            roughness=material.roughness,
+            metallic=material.metallic,
+            occlusion=self.visibility,
+            light=light,
+            options=replace(options, normals="given"),
+        )
+
+
+def _gather(images: dict[str, Tensor], raster: SurfelRaster, camera: Camera) -> GBuffer:
+    """Averages over the covered part of each pixel."""
+    coverage = raster.alpha.clamp_min(ALPHA_FLOOR)[..., None]
+    _, directions = camera.all_rays()
+    along_ray = 1 / (directions @ camera.camera_from_world[2, :3])
+    return GBuffer(
+        alpha=raster.alpha,
+        depth=raster.depth / coverage[..., 0] * along_ray,
+        normal=functional.normalize(images["normal"], dim=-1, eps=ALPHA_FLOOR),
+        albedo=images["albedo"] / coverage,
+        roughness=(images["roughness"] / coverage)[..., 0],
+        metallic=(images["metallic"] / coverage)[..., 0],
+        occlusion=(images["occlusion"] / coverage)[..., 0],
+    )
+
+
+def _shaded_pixels(buffer: GBuffer, camera: Camera, light: PrefilteredLight, options: ShadingOptions) -> Shading:
+    """Deferred shading of the covered pixels; premultiplied lobes [H, W, 3]."""
+    inside = (buffer.alpha > ALPHA_FLOOR).nonzero(as_tuple=True)
+    _, directions = camera.pixel_rays(inside[1], inside[0])
+    material = SurfaceMaterial(buffer.albedo[inside], buffer.roughness[inside], buffer.metallic[inside])
+    normals = oriented_normals(buffer.normal[inside], -directions, options.normals)
+    visibility = None if buffer.occlusion is None else buffer.occlusion[inside]
+    lobes = _Surface(normals, -directions, material, visibility).shaded(light, options)
+    alpha = buffer.alpha[inside][:, None]
+    empty = torch.zeros_like(buffer.normal)
+    return Shading(*(empty.index_put(inside, lobe * alpha) for lobe in (lobes.diffuse, lobes.specular)))

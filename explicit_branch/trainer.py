@@ -1,0 +1,271 @@
+"""Training of the student: distillation from a teacher, and fitting to images."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from core.frames import Frame
+from core.protocols import CanonicalField
+from core.schedules import exponential_decay
+from explicit_branch.avatar import Avatar
+from explicit_branch.densification import Densifier
+from explicit_branch.distillation.light import LightFitter, teacher_light
+from explicit_branch.distillation.points import PointTargets
+from explicit_branch.distillation.sampler import FrameSampler
+from explicit_branch.losses import Perceptual
+from explicit_branch.objective import Objective, Observation
+from explicit_branch.optimisation import NetworkOptimiser, SurfelOptimiser
+from explicit_branch.rendering.renderer import Render, Renderer, TrainingView
+from explicit_branch.settings import POSITION_RATE_EXTENT, TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL = 10
+LIGHT_WITHOUT_TEACHER = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What the student learns from."""
+
+    frames: Sequence[Frame]
+    """Captured frames."""
+    maps: Sequence[Frame] | None = None
+    """The teacher's maps of the captured frames, in the same order; a capture's own maps are for evaluation only."""
+    distillation: Sequence[Frame] = ()
+    """The teacher's renders on other poses."""
+    teacher: CanonicalField | None = None
+    surface: Tensor | None = None
+    """[M, 3] points on the teacher's surface that must stay covered."""
+
+
+@dataclass(frozen=True)
+class RefillSettings:
+    """When and where holes are refilled from the teacher's surface."""
+
+    iterations: tuple[int, ...] = ()
+    minimum: float = 3e-4
+    maximum: float = 1e-2
+    """Bounds of the mean squared distance to the ten nearest surfels, square metres."""
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a training leaves behind."""
+
+    folder: Path
+    checkpoint_iterations: tuple[int, ...] = ()
+    """Iterations after which ``ckpt{N}.pth`` is written; the last one always is."""
+    progress: bool = True
+
+
+class Trainer:
+    """Fits an avatar; ``run`` reads top to bottom."""
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        data: TrainingData,
+        settings: TrainingSettings,
+        output: OutputSettings,
+        *,
+        refill: RefillSettings | None = None,
+        light_resolution: int = 64,
+        perceptual: Perceptual | None = None,
+    ) -> None:
+        self.avatar, self.data, self.settings, self.output = avatar, data, settings, output
+        self.refill = refill or RefillSettings()
+        self.iteration = 0
+        self.renderer = Renderer(avatar)
+        self.objective = Objective(settings, perceptual)
+        self.points = PointTargets(data.teacher) if data.teacher is not None else None
+        self.sampler = FrameSampler(
+            len(data.frames), len(data.distillation), real_fraction=settings.real_fraction, seed=settings.seed
+        )
+        self.surfel_optimiser = SurfelOptimiser(avatar.surfels, _surfel_rates(settings))
+        self.densifier = Densifier(self.surfel_optimiser, settings)
+        self.network_optimiser = NetworkOptimiser(
+            _network_groups(avatar, settings),
+            lr_ratio=settings.lr_ratio,
+            iterations=settings.iterations,
+            grad_clip=settings.grad_clip,
+        )
+        self.light = self._light_fitter(light_resolution)
+
+    def run(self) -> None:
+        """Train up to ``settings.iterations``, from wherever the trainer stands."""
+        writer = SummaryWriter(str(self.output.folder / "log"))
+        start, end = self.iteration, self.settings.iterations
+        bar = tqdm(range(start, end), initial=start, total=end, disable=not self.output.progress, desc="student")
+        for iteration in bar:
+            terms = self.step(iteration)
+            if iteration % LOG_INTERVAL == 0:
+                self._log(writer, bar, terms)
+            if self.iteration in self.output.checkpoint_iterations and self.iteration < end:
+                self.save()
+        self.save()
+        writer.close()
+
+    def step(self, iteration: int) -> dict[str, Tensor]:
+        """One optimisation step; returns its weighted terms, detached."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + iteration)
+        self._schedule(iteration)
+        total: dict[str, Tensor] = {}
+        for view in range(self.settings.frames_per_step):
+            terms = self._terms(iteration * self.settings.frames_per_step + view, iteration, generator)
+            loss = torch.stack(list(terms.values())).sum() / self.settings.frames_per_step
+            loss.backward()
+            self._observe()
+            total |= {name: term.detach() for name, term in terms.items()}
+        self._optimise(iteration)
+        self._adapt(iteration, generator)
+        self.iteration = iteration + 1
+        return total
+
+    def _terms(self, draw: int, iteration: int, generator: torch.Generator) -> dict[str, Tensor]:
+        seen, frame_index = self._frame(draw)
+        render = self._render(seen.frame, frame_index, draw, iteration, generator)
+        terms = self.objective.image_terms(render, seen, iteration)
+        terms |= self.objective.surfel_terms(self.avatar, render, iteration)
+        terms |= self.objective.network_terms(self.avatar, iteration, generator)
+        if self.points is not None:
+            terms |= self.objective.weighted_points(self.points.losses(self.avatar.surfels), iteration)
+        return terms
+
+    def _frame(self, draw: int) -> tuple[Observation, int | None]:
+        is_distilled, index = self.sampler.draw(draw)
+        device = self.avatar.surfels.positions.device
+        if is_distilled:
+            frame = self.data.distillation[index].to(device)
+            return Observation(frame, frame, is_distilled=True), None
+        maps = self.data.maps[index].to(device) if self.data.maps is not None else None
+        return Observation(self.data.frames[index].to(device), maps, is_distilled=False), index
+
+    def _render(
+        self, frame: Frame, frame_index: int | None, draw: int, iteration: int, generator: torch.Generator
+    ) -> Render:
+        with_light = iteration >= self.settings.pbr_iteration
+        self._screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
+        render = self.renderer.render(
+            frame.pose,
+            frame.camera,
+            self.light.light if with_light else None,
+            shading="deferred" if self.settings.alternate_shading and draw % 2 else "forward",
+            colour=True,
+            training=TrainingView(iteration, frame_index, generator, self._screen_points),
+        )
+        self._radii = render.raster.radii
+        return render
+
+    def _observe(self) -> None:
+        gradient = self._screen_points.grad
+        if gradient is not None and self.densifier.is_observing(self.iteration):
+            self.densifier.observe(gradient, self._radii)
+
+    def _schedule(self, iteration: int) -> None:
+        settings = self.settings
+        rate = exponential_decay(
+            iteration, settings.position_lr_init, settings.position_lr_final, settings.position_lr_max_steps
+        )
+        self.surfel_optimiser.set_rate("positions", rate * POSITION_RATE_EXTENT)
+        if iteration % settings.refresh_interval == 0:
+            self._refresh()
+
+    def _optimise(self, iteration: int) -> None:
+        settings = self.settings
+        if iteration >= settings.delay:
+            self.surfel_optimiser.step()
+        else:
+            self.surfel_optimiser.discard()
+        self.network_optimiser.step()
+        if iteration >= settings.light_from_iter and (iteration + 1) % settings.light_interval == 0:
+            self.light.update(anchor=settings.weight("env", iteration), smoothness=settings.weight("env_tv", iteration))
+
+    def _adapt(self, iteration: int, generator: torch.Generator) -> None:
+        changed = self.densifier.update(iteration, generator)
+        if iteration in self.refill.iterations and self.data.surface is not None:
+            added = self.densifier.refill(self.data.surface, self.refill.minimum, self.refill.maximum)
+            logger.info("iteration %d: refilled %d holes", iteration, added)
+            changed = changed or added > 0
+        if changed:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Renew everything that is cached about the surfels."""
+        self.avatar.refresh()
+        self.objective.refresh()
+        if self.points is not None:
+            self.points.refresh()
+
+    def _light_fitter(self, resolution: int) -> LightFitter:
+        like, target = self.avatar.surfels.positions.detach(), None
+        if self.data.teacher is not None:
+            target = teacher_light(self.data.teacher, resolution, like)
+        base = target if target is not None else like.new_full((6, resolution, resolution, 3), LIGHT_WITHOUT_TEACHER)
+        return LightFitter(base, target, rate=self.settings.light_lr, interval=self.settings.light_interval)
+
+    def _log(self, writer: SummaryWriter, bar: Any, terms: dict[str, Tensor]) -> None:
+        for name, term in terms.items():
+            writer.add_scalar(f"loss/{name}", float(term), self.iteration)
+        writer.add_scalar("surfels", len(self.avatar.surfels), self.iteration)
+        bar.set_postfix(loss=f"{sum(float(t) for t in terms.values()):.4f}", surfels=len(self.avatar.surfels))
+
+    def save(self) -> Path:
+        """Write ``ckpt{N}.pth`` and return its path. Caches are renewed, so that a resumed run continues alike."""
+        path = self.output.folder / f"ckpt{self.iteration}.pth"
+        self.avatar.record.iteration = self.iteration
+        self.avatar.training_light = self.light.base.detach().clone()
+        self.avatar.save(path, trainer=self.state_dict())
+        self._refresh()
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything beside the avatar that training needs to continue."""
+        return {
+            "surfel_optimiser": self.surfel_optimiser.state_dict(),
+            "network_optimiser": self.network_optimiser.state_dict(),
+            "densifier": self.densifier.state_dict(),
+            "light": self.light.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], iteration: int) -> None:
+        """Continue at ``iteration``; the avatar must already be the one that ``state`` belongs to."""
+        for name in ("surfel_optimiser", "network_optimiser", "densifier", "light"):
+            getattr(self, name).load_state_dict(state[name])
+        self.iteration = iteration
+        self._refresh()
+
+
+def _surfel_rates(settings: TrainingSettings) -> dict[str, float]:
+    return {
+        "positions": settings.position_lr_init * POSITION_RATE_EXTENT,
+        "log_scales": settings.scaling_lr,
+        "quaternions": settings.rotation_lr,
+        "opacity_logits": settings.opacity_lr,
+        "features": settings.feature_lr,
+        "albedo_logits": settings.material_lr,
+        "roughness_logits": settings.material_lr,
+        "metallic_logits": settings.material_lr,
+    }
+
+
+def _network_groups(avatar: Avatar, settings: TrainingSettings) -> list[dict[str, Any]]:
+    deformation = avatar.deformation
+    latents: list[Tensor] = []
+    rest: list[Tensor] = []
+    for name, parameter in avatar.appearance.named_parameters():
+        (latents if name.startswith("latents") else rest).append(parameter)
+    return [
+        {"params": rest, "lr": settings.texture_lr},
+        {"params": latents, "lr": settings.texture_lr, "weight_decay": settings.texture_latent_weight_decay},
+        {"params": deformation.skinning.parameters(), "lr": settings.rigid_lr},
+        {"params": deformation.non_rigid.parameters(), "lr": settings.non_rigid_lr},
+        {"params": deformation.pose_correction.parameters(), "lr": settings.pose_correction_lr},
+    ]

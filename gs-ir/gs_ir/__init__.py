@@ -5,8 +5,79 @@ references in :mod:`gs_ir.reference` run instead.
 """
 
 from gs_ir import _library
+from gs_ir.bvh import (
+    ClosestPoints,
+    Hits,
+    TriangleBvh,
+    any_hit,
+    build_bvh,
+    closest_hit,
+    closest_point,
+    refit_bvh,
+    signed_distance,
+)
+from gs_ir.correspondence import Correspondences, SeedGrid, build_seeds, find_correspondences
+from gs_ir.cubemap import (
+    PrefilteredLight,
+    equirect_to_cubemap,
+    prefilter,
+    sample_cubemap,
+    texel_directions,
+    texel_solid_angles,
+)
+from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
+from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
+from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
+from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
+from gs_ir.skinning import blend_transforms, sample_transforms
+from gs_ir.split_sum import sample_split_sum, split_sum_table
+from gs_ir.surfels import SurfelRaster, project_surfels, rasterize_surfels
+from gs_ir.tiling import tile_surfels
 
 NATIVE_LIBRARIES = _library.load_native()
 
-__all__ = ["NATIVE_LIBRARIES", "accumulate"]
+__all__ = [
+    "NATIVE_LIBRARIES",
+    "ClosestPoints",
+    "Correspondences",
+    "HashGridLayout",
+    "Hits",
+    "PrefilteredLight",
+    "ProbeVolumes",
+    "RaySamples",
+    "SeedGrid",
+    "SurfelRaster",
+    "TriangleBvh",
+    "accumulate",
+    "any_hit",
+    "blend_transforms",
+    "build_bvh",
+    "build_seeds",
+    "closest_hit",
+    "closest_point",
+    "encode",
+    "encode_with_jacobian",
+    "equirect_to_cubemap",
+    "find_correspondences",
+    "insert_samples",
+    "march",
+    "nearest_neighbours",
+    "prefilter",
+    "project_surfels",
+    "query_other_probes",
+    "query_own_probes",
+    "query_probes",
+    "rasterize_surfels",
+    "refit_bvh",
+    "render_weights",
+    "resample",
+    "sample_cubemap",
+    "sample_split_sum",
+    "sample_transforms",
+    "signed_distance",
+    "split_sum_table",
+    "texel_directions",
+    "texel_solid_angles",
+    "tile_surfels",
+]

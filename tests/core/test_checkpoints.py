@@ -75,6 +75,15 @@ def test_interrupted_block_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_open_readers_keep_the_old_file(checkpoint):
+    """Catches content copied over the old file, which another process may be reading: the rename must replace it."""
+    before = checkpoint.read_bytes()
+    with checkpoint.open("rb") as reader:
+        save_atomically({"weights": torch.zeros(2)}, checkpoint)
+        assert reader.read() == before
+    assert checkpoint.read_bytes() != before
+
+
 def test_files_get_ordinary_permissions(checkpoint):
     """Catches the private mode of temporary files, which hides results from a group."""
     mask = os.umask(0)

@@ -91,8 +91,8 @@ def test_smaller_images_keep_their_camera(layouts, options):
     """Catches K left at full size, subsampling instead of averaging, and a projection that moves in the image."""
     folder = layouts.rana()
     smooth = cv2.resize(np.arange(12, dtype=np.uint8).reshape(3, 4) * 10, (24, 20), interpolation=cv2.INTER_LINEAR)
-    cv2.imwrite(str(folder / "images/image_0000.png"), np.repeat(smooth[..., None], 3, -1))
-    full, half = read(layouts)[0], read(layouts, **options)[0]
+    cv2.imwrite(str(folder / "images/image_0001.png"), np.repeat(smooth[..., None], 3, -1))
+    full, half = read(layouts)[1], read(layouts, **options)[1]  # its mask ends in the middle of a coarse pixel
     assert (half.camera.width, half.camera.height, half.image.shape) == (12, 10, (10, 12, 3))
     point = torch.tensor([0.03, -0.02, 1.0])
     torch.testing.assert_close(half.camera.project(point)[0] * 2, full.camera.project(point)[0])
@@ -112,14 +112,25 @@ def test_masks_up_to_255_are_normalised_with_a_warning(layouts, caplog):
     assert "divided by 255" in caplog.text
 
 
+def test_cameras_of_every_frame_are_followed(layouts):
+    """Catches the camera of the dataset's position instead of the sequence's frame."""
+    folder = layouts.rana()
+    extrinsic = np.stack([np.eye(4)] * 6)
+    extrinsic[:, 0, 3] = np.arange(6)
+    camera = json.loads((folder / "cameras.json").read_text()) | {"extrinsic": extrinsic.tolist()}
+    (folder / "cameras.json").write_text(json.dumps(camera))
+    frames = read(layouts, frames=FrameRange(1, 6, 2))
+    assert [frame.camera.camera_from_world[0, 3].item() for frame in frames] == [1, 3, 5]
+
+
 def test_lens_distortion_is_removed(layouts):
     """Catches distortion ignored or applied backwards: a dot at its distorted place returns to its pinhole place."""
     folder = layouts.rana()
-    camera = json.loads((folder / "cameras.json").read_text()) | {"distortion": [0.6, 0.0, 0.0, 0.0]}
+    camera = json.loads((folder / "cameras.json").read_text()) | {"distortion": [2.0, 0.0, 0.0, 0.0]}
     (folder / "cameras.json").write_text(json.dumps(camera))
     np.save(folder / "masks/mask_0000.npy", np.ones((20, 24), np.uint8))
-    x, y = 0.25, 0.2  # normalised coordinates; radial model x (1 + k r^2)
-    stretched = 1 + 0.6 * (x * x + y * y)
+    x, y = 0.25, 0.1  # normalised coordinates; radial model x (1 + k r^2)
+    stretched = 1 + 2.0 * (x * x + y * y)
     rows, columns = np.mgrid[0:20, 0:24] + 0.5
     distance = (columns - (30 * x * stretched + 12)) ** 2 + (rows - (30 * y * stretched + 10)) ** 2
     cv2.imwrite(str(folder / "images/image_0000.png"), np.repeat((255 * np.exp(-distance / 2))[..., None], 3, -1))

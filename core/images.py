@@ -15,9 +15,6 @@ from core.files import missing, replacing
 
 logger = logging.getLogger(__name__)
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
-
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
     """An 8- or 16-bit picture as float32 in [0, 1]: [H, W, 3], with ``channels`` 4 [H, W, 4] (RGBA), with 1 [H, W].
@@ -133,10 +130,7 @@ def _decode(path: str | Path, expected: str = "a picture") -> np.ndarray:
     if not path.is_file():
         raise missing(path, "Check the dataset's folder.")
     content = path.read_bytes()
-    pixels = None
-    # OpenCV fills the missing rows of a truncated picture with black instead of failing.
-    if not content.startswith(_PNG_SIGNATURE) or _PNG_END in content[-1024:]:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
     if pixels is None:
         raise InputError(
             path,

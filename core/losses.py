@@ -23,12 +23,6 @@ def coverage_cross_entropy(alpha: Tensor, mask: Tensor, floor: float = 1e-3) -> 
     return functional.binary_cross_entropy(alpha.clamp(floor, 1 - floor), mask)
 
 
-def squared_variation(image: Tensor) -> Tensor:
-    """Mean squared difference of vertical plus that of horizontal neighbours in [H, W, C]."""
-    vertical, horizontal = image[1:] - image[:-1], image[:, 1:] - image[:, :-1]
-    return (vertical**2).mean() + (horizontal**2).mean()
-
-
 def huber(values: Tensor, delta: float) -> Tensor:
     """Mean Huber function of ``values``: quadratic ``v² / (2 delta)`` within ``delta``, then ``|v| - delta / 2``."""
     size = values.abs()

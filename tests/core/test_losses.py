@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.losses import coverage_cross_entropy, huber, masked_l1, masked_mean, squared_variation
+from core.losses import coverage_cross_entropy, huber, masked_l1, masked_mean
 
 
 def test_masked_mean_counts_selected_pixels():
@@ -31,12 +31,6 @@ def test_coverage_cross_entropy_is_finite_at_certainty():
     mask = torch.tensor([1.0, 1.0, 0.0])
     expected = (-math.log(1e-3) - math.log(1 - 1e-3) - math.log(0.5)) / 3
     assert coverage_cross_entropy(alpha, mask).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_squared_variation_of_a_ramp():
-    """Catches rows and columns weighted by their number: slopes 2 down and 3 across give 4 + 9."""
-    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(7.0), indexing="ij")
-    assert squared_variation((2 * rows + 3 * columns)[..., None]).item() == pytest.approx(13)
 
 
 def test_huber_agrees_with_torch():

@@ -17,19 +17,24 @@ using namespace gs_ir;
 
 constexpr int32_t kTile = 16;
 constexpr int64_t kSurfelsPerTask = 1024;
+// Below this a second thread costs more than it does.
+constexpr int64_t kInstancesPerThread = 512;
 
 struct Rectangle {
     int32_t x0, y0, x1, y1;
 };
 
-// Tiles are handed out one by one, since their loads differ much; `work` gets the tile's number and its rectangle.
+// Calls work(scratch, number, rectangle) for the tiles that list surfels (`offsets` into the lists). Tiles are handed
+// out one by one, since their loads differ much.
 template <class MakeScratch, class Work>
-void for_each_tile(int32_t width, int32_t height, MakeScratch make_scratch, Work work) {
+void for_each_tile(const int32_t* offsets, int32_t width, int32_t height, MakeScratch make_scratch, Work work) {
     const int32_t columns = (width + kTile - 1) / kTile, tiles = columns * ((height + kTile - 1) / kTile);
+    const int64_t useful = offsets[tiles] / kInstancesPerThread + 1;
     std::atomic<int32_t> next{0};
-    at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    at::parallel_for(0, std::min<int64_t>(useful, at::get_num_threads()), 1, [&](int64_t, int64_t) {
         auto scratch = make_scratch();
         for (int32_t tile = next++; tile < tiles; tile = next++) {
+            if (offsets[tile] == offsets[tile + 1]) continue;
             const int32_t x = tile % columns * kTile, y = tile / columns * kTile;
             work(scratch, tile, Rectangle{x, y, std::min(x + kTile, width), std::min(y + kTile, height)});
         }
@@ -183,9 +188,8 @@ SevenTensors rasterize_surfels(
             median.mutable_data_ptr<T>(),     distortion.mutable_data_ptr<T>(), state.mutable_data_ptr<T>(),
             contributors.mutable_data_ptr<int32_t>()};
         for_each_tile(
-            scene.width, scene.height, [&] { return ForwardScratch<T>(scene.channels); },
+            scene.offsets, scene.width, scene.height, [&] { return ForwardScratch<T>(scene.channels); },
             [&](ForwardScratch<T>& scratch, int32_t tile, const Rectangle& area) {
-                if (scene.offsets[tile] == scene.offsets[tile + 1]) return;
                 scratch.clear();
                 draw_tile(scene, scratch, tile, area);
                 write_tile(scene, scratch, area, out);
@@ -344,9 +348,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> rasterize_surfels_backward(
                                   contributors.const_data_ptr<int32_t>()};
         T* row = rows.mutable_data_ptr<T>();
         for_each_tile(
-            scene.width, scene.height, [&] { return BackwardScratch<T>(scene.channels); },
+            scene.offsets, scene.width, scene.height, [&] { return BackwardScratch<T>(scene.channels); },
             [&](BackwardScratch<T>& scratch, int32_t tile, const Rectangle& area) {
-                if (scene.offsets[tile] == scene.offsets[tile + 1]) return;
                 read_tile(scene, scratch, area, in);
                 undraw_tile(scene, scratch, tile, area, row);
             });

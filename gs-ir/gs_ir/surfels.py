@@ -26,7 +26,8 @@ def _project_backward_default(grad_transforms, grad_normals, *inputs) -> tuple[T
 def _rasterize_default(*inputs, width: int, height: int) -> tuple[Tensor, ...]:
     transforms, opacities, values, boxes, *tiles, _ = inputs
     images = reference.rasterize_surfels(transforms, opacities, values, *tiles, width=width, height=height)
-    return *images, values.new_empty(0), boxes.new_empty(0)
+    # what the native backward needs of the native forward; the reference's backward starts afresh
+    return *images, values.new_empty(height, width, 4), boxes.new_empty(height, width, 2)
 
 
 def _rasterize_backward_default(*arguments, width: int, height: int) -> tuple[Tensor, ...]:

@@ -44,15 +44,14 @@ GS_IR_HD double exp_lanes(double x) { return std::exp(x); }
 
 #if !defined(__CUDACC__)
 
-#if defined(__AVX512F__)
-constexpr int kLaneBytes = 64;
-#elif defined(__AVX__)
+// 32 bytes even where registers of 64 exist: what is rasterised is a few pixels wide, and more lanes would idle.
+#if defined(__AVX__)
 constexpr int kLaneBytes = 32;
 #else
 constexpr int kLaneBytes = 16;
 #endif
 
-// The widest vectors that this build has registers for (GCC and Clang extension).
+// GCC and Clang vector extension.
 typedef float FloatLanes __attribute__((vector_size(kLaneBytes)));
 typedef double DoubleLanes __attribute__((vector_size(kLaneBytes)));
 typedef int32_t Int32Lanes __attribute__((vector_size(kLaneBytes)));

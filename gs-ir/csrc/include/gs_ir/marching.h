@@ -67,6 +67,9 @@ GS_IR_HD void march_ray(const LatticeRay<T>& ray, const OccupancyGrid<T>& grid, 
     x.clip(near, far), y.clip(near, far), z.clip(near, far);
     if (!(near <= far && far < T(INFINITY))) return;
     const T inverse_step = T(1) / ray.step;
+    // Jumping to a cell's exit waits for the exit, testing the next interval does not: it must pass several to pay off.
+    const T cells_per_step = ray.step * maximum(std::abs(x.slope), maximum(std::abs(y.slope), std::abs(z.slope)));
+    const bool jump = cells_per_step < T(0.125);
     // One interval more at both ends: the cell test decides, not the rounding of the clipped depths.
     const int32_t last = ray.reach(far, inverse_step) + 1;
     for (int32_t k = maximum(ray.reach(near, inverse_step) - 1, 0); k <= last;) {
@@ -77,8 +80,10 @@ GS_IR_HD void march_ray(const LatticeRay<T>& ray, const OccupancyGrid<T>& grid, 
             ++k;
         } else if (grid.cells[(int64_t(l) * y.size + j) * x.size + i]) {
             emit(k++);
-        } else {
+        } else if (jump) {
             k = maximum(k + 1, ray.reach(minimum(minimum(x.exit(i), y.exit(j)), z.exit(l)), inverse_step));
+        } else {
+            ++k;
         }
     }
 }

@@ -71,7 +71,7 @@ def test_header_compiles_alone(header, tmp_path):
     """Fails when a header lacks an include, or warns."""
     source = tmp_path / "alone.cpp"
     source.write_text(_source([header]))
-    _compile([HOST_COMPILER, "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"], source)
+    _compile([HOST_COMPILER, "-std=c++17", "-fopenmp-simd", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"], source)
 
 
 @pytest.mark.skipif(DEVICE_COMPILER is None, reason="no nvcc on this machine")

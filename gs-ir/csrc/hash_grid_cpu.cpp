@@ -46,7 +46,7 @@ struct Grid {
         : points(points.const_data_ptr<T>()), table(table.const_data_ptr<T>()), resolutions(resolutions),
           offsets(offsets), width(int64_t(resolutions.size()) * F) {}
 
-    // body(column of the point's first feature of this level, cell, its corners' entries) for points begin..end
+    // body(point, its cell in level l, the corners' entries) for points begin..end
     template <typename Body>
     void each_cell(int64_t l, int64_t begin, int64_t end, const Body& body) const {
         const gs_ir::HashLevel level = gs_ir::hash_level(resolutions[l], offsets[l], offsets[l + 1]);
@@ -57,6 +57,7 @@ struct Grid {
             body(n, cell, entries);
         }
     }
+    // Column of the first feature of level l, counted from the encoding's beginning.
     int64_t column(int64_t n, int64_t l) const { return n * width + l * F; }
     const T* level_table(int64_t l) const { return table + offsets[l] * F; }
 };
@@ -147,7 +148,8 @@ std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& poi
                 gs_ir::adj_cell_entries<F>(cell.fraction, g, [&](int corner, const T* value) {
                     add_to_entries<F>(gradients, entries, corner, value);
                 });
-                if (moving) add_to_point(point_gradients, n, gs_ir::adj_cell_point<F>(grid.level_table(l), entries, cell, g));
+                if (!moving) return;
+                add_to_point(point_gradients, n, gs_ir::adj_cell_point<F>(grid.level_table(l), entries, cell, g));
             });
         });
     });
@@ -173,7 +175,8 @@ std::tuple<Tensor, Tensor> encode_jacobian_backward(
                 gs_ir::adj_cell_entries<F>(cell.fraction, g, h, [&](int corner, const T* value) {
                     add_to_entries<F>(gradients, entries, corner, value);
                 });
-                if (moving) add_to_point(point_gradients, n, gs_ir::adj_cell_point<F>(grid.level_table(l), entries, cell, g, h));
+                if (!moving) return;
+                add_to_point(point_gradients, n, gs_ir::adj_cell_point<F>(grid.level_table(l), entries, cell, g, h));
             });
         });
     });

@@ -5,7 +5,7 @@
 
 namespace gs_ir {
 
-// --- marching ---------------------------------------------------------------------------------------------------------
+// --- marching ------------------------------------------------------------
 
 // Occupancy of one frame: cells [z][y][x] that split the box from `low` to `high` evenly.
 template <typename T>
@@ -88,7 +88,7 @@ GS_IR_HD void march_ray(const LatticeRay<T>& ray, const OccupancyGrid<T>& grid, 
     }
 }
 
-// --- resampling -------------------------------------------------------------------------------------------------------
+// --- resampling ------------------------------------------------------------
 
 // Inverts the CDF of `count` weights at each position: depth and interval index, -1 and 0 in the background bin.
 template <typename T>
@@ -143,7 +143,7 @@ GS_IR_HD void insert_ray(const T* starts, const T* ends, int64_t count, int64_t 
     for (; out < new_count; ++out) new_starts[out] = new_ends[out] = count > 0 ? ends[count - 1] : T(0);
 }
 
-// --- compositing ------------------------------------------------------------------------------------------------------
+// --- compositing ------------------------------------------------------------
 
 // w_i = alpha_i prod_{j<i} (1 - alpha_j)
 template <typename T>

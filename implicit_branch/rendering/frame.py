@@ -1,0 +1,144 @@
+"""Whole images of the teacher: everything that a frame of the distillation avatar consists of."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.camera import Camera
+from core.frames import BodyPose
+from implicit_branch.deformation.articulation import PosedSpace
+from implicit_branch.deformation.proxy_mesh import ProxyTracer
+from implicit_branch.fields.material import Material
+from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.rendering.secondary import Bounce, LearnedBounce, RelitBounce
+from implicit_branch.rendering.shading import composite_materials, shade
+from implicit_branch.rendering.volume import render_rays
+from implicit_branch.sampling.rays import RayBundle
+from implicit_branch.settings import ShadingSettings
+from implicit_branch.teacher import Teacher
+
+ALPHA_FLOOR = 1e-4
+
+
+class FrameMaps(NamedTuple):
+    """One rendered frame; what is *premultiplied* is a sum along the ray, the rest is divided by coverage."""
+
+    radiance: Tensor
+    """[H, W, 3] linear, premultiplied: the radiance field."""
+    shaded: Tensor
+    """[H, W, 3] linear, premultiplied: the physically based image."""
+    demodulated: Tensor
+    """[H, W, 3] linear, premultiplied: light without albedo."""
+    visibility: Tensor
+    """[H, W] premultiplied cosine-weighted visibility of the environment."""
+    alpha: Tensor
+    """[H, W]."""
+    depth: Tensor
+    """[H, W] metres along the ray."""
+    normal: Tensor
+    """[H, W, 3] unit, world."""
+    albedo: Tensor
+    """[H, W, 3] linear."""
+    roughness: Tensor
+    """[H, W] perceptual."""
+    metallic: Tensor
+    """[H, W]."""
+
+
+@dataclass(frozen=True)
+class Illumination:
+    """Under which light, and how, a frame is shaded."""
+
+    light: Emitter
+    shading: ShadingSettings
+    learned: bool
+    """The light is the one of training, so that the radiance field is what secondary rays bring back."""
+
+    @classmethod
+    def of_training(cls, teacher: Teacher) -> "Illumination":
+        """The light that the teacher learned."""
+        return cls(teacher.light, teacher.settings.shading, learned=True)
+
+    @classmethod
+    def of_environment(cls, teacher: Teacher, light: Emitter, *, samples_per_pixel: int) -> "Illumination":
+        """Another light: directions by multiple importance sampling, one relit bounce."""
+        shading = replace(teacher.settings.shading, render_mode="mis", samples_per_pixel=samples_per_pixel)
+        return cls(light, shading, learned=False)
+
+    def bounce(self, teacher: Teacher, tracer: ProxyTracer) -> Bounce | None:
+        """What secondary rays bring back from the body."""
+        if not self.shading.global_illumination:
+            return None
+        if self.learned:
+            return LearnedBounce(teacher.fields)
+        return RelitBounce(teacher.fields, self.light, tracer, near=self.shading.near, far=self.shading.far)
+
+
+@torch.no_grad()
+def render_frame(
+    teacher: Teacher,
+    pose: BodyPose,
+    camera: Camera,
+    illumination: Illumination | None = None,
+    *,
+    albedo_gain: Tensor | None = None,
+    seed: int = 0,
+) -> FrameMaps:
+    """Render every map of one frame.
+
+    Args:
+        teacher: trained.
+        pose: one pose, no batch.
+        camera: the view.
+        illumination: default: the training light.
+        albedo_gain: [3] factor on albedo, for metrics aligned with a ground truth.
+        seed: of the light directions; frames of a video that share it show the same noise.
+    """
+    illumination = illumination or Illumination.of_training(teacher)
+    space = teacher.pose_space(BodyPose(pose.global_orient[None], pose.body_pose[None], pose.transl[None]))
+    tracer, rays = teacher.tracer(space), RayBundle.of_camera(camera)
+    generator = torch.Generator(rays.origins.device).manual_seed(seed)
+    columns = [
+        _render_chunk(teacher, rays[first : first + teacher.settings.ray_chunk], space, tracer, illumination,
+                      albedo_gain=albedo_gain, generator=generator)
+        for first in range(0, len(rays), teacher.settings.ray_chunk)
+    ]  # fmt: skip
+    size = camera.height, camera.width
+    return FrameMaps(*(torch.cat(parts).unflatten(0, size) for parts in zip(*columns, strict=True)))
+
+
+def _render_chunk(
+    teacher: Teacher,
+    rays: RayBundle,
+    space: PosedSpace,
+    tracer: ProxyTracer,
+    illumination: Illumination,
+    *,
+    albedo_gain: Tensor | None,
+    generator: torch.Generator,
+) -> FrameMaps:
+    rendered = render_rays(teacher.fields, rays, space, teacher.sampling)
+    samples, alpha = rendered.samples, rendered.alpha
+    material = teacher.fields.materials(samples.appearance, samples.geometry)
+    if albedo_gain is not None:
+        material = Material(material.albedo * albedo_gain, *material[1:])
+    shaded = shade(
+        rays, samples, material, illumination.light, tracer, illumination.shading,
+        bounce=illumination.bounce(teacher, tracer), generator=generator,
+    )  # fmt: skip
+    share = alpha.clamp_min(ALPHA_FLOOR)
+    mean = composite_materials(samples, material)
+    return FrameMaps(
+        radiance=rendered.radiance,
+        shaded=shaded.radiance,
+        demodulated=shaded.demodulated,
+        visibility=shaded.visibility,
+        alpha=alpha,
+        depth=rendered.depth / share,
+        normal=torch.nn.functional.normalize(rendered.normal, dim=-1),
+        albedo=mean.albedo / share[:, None],
+        roughness=mean.roughness / share,
+        metallic=mean.metallic / share,
+    )

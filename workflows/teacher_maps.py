@@ -1,0 +1,160 @@
+"""The teacher's maps on disk: the published pictures, lossless floats, and a manifest."""
+
+import hashlib
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from core.camera import Camera
+from core.color import composite, linear_to_srgb
+from core.files import replacing, write_json_atomically, write_npz_atomically
+from core.frames import FrameSet, world_to_opengl_normals
+from core.images import write_image
+from implicit_branch.rendering.frame import FrameMaps, Illumination, render_frame
+from implicit_branch.teacher import Teacher
+
+SCHEMA = 1
+ROOT_RADIUS = 1.0
+"""Metres behind the camera's distance to the body at which the published depth map puts the background."""
+
+_log = logging.getLogger(__name__)
+
+
+def write_maps(
+    teacher: Teacher,
+    frames: FrameSet,
+    folder: Path,
+    *,
+    step: int,
+    checkpoint: Path | None,
+    illumination: Illumination | None = None,
+    light: str = "training",
+) -> None:
+    """Render every frame of ``frames`` into ``folder`` (``it<step>-test``); frames that are complete are kept.
+
+    The folder's manifest says what it was made from; a folder made from something else is rendered anew.
+
+    Args:
+        teacher: trained.
+        frames: capture or motion.
+        folder: pictures with alpha go to ``<folder>-with-alpha``, strips to ``<folder>-all``.
+        step: the teacher's training step.
+        checkpoint: its file, whose hash the manifest records.
+        illumination: default: the training light.
+        light: what the manifest calls it.
+    """
+    manifest = _manifest(teacher, frames, step=step, checkpoint=checkpoint, light=light)
+    path = folder / "manifest.json"
+    same = path.is_file() and path.read_text() == _as_json(manifest)
+    if not same and path.is_file():
+        _log.info("%s was made from another teacher or other frames: rendering it anew", folder)
+        for stale in folder.glob("*-maps.npz"):
+            stale.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json_atomically(path, manifest)
+    for frame in tqdm(frames, total=len(frames), desc=f"rendering {folder.name}", unit="frame"):
+        done = folder / f"{frame.index:04d}-maps.npz"
+        if done.is_file():
+            continue
+        frame = frame.to(teacher.fields.articulation.box.device)
+        maps = render_frame(teacher, frame.pose, frame.camera, illumination)
+        _write_pictures(folder, f"{frame.index:04d}", maps, frame.camera, image=frame.image, mask=frame.mask)
+        # Last, because its presence means that the frame is complete.
+        write_npz_atomically(done, _floats(maps))
+
+
+def _manifest(teacher: Teacher, frames: FrameSet, *, step: int, checkpoint: Path | None, light: str) -> dict:
+    camera = frames[0].camera
+    return {
+        "schema": SCHEMA,
+        **asdict(teacher.identity),
+        "subject": frames.subject,
+        "width": camera.width,
+        "height": camera.height,
+        "frames": [{"name": f"{i:04d}", "index": i} for i in range(len(frames))],
+        "teacher": hashlib.sha256(checkpoint.read_bytes()).hexdigest() if checkpoint else None,
+        "step": step,
+        "light": light,
+        "pixel_centres": 0.5,
+        "colour": "pictures sRGB, albedo linear; float maps linear",
+    }
+
+
+def _as_json(manifest: dict) -> str:
+    import json
+
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _floats(maps: FrameMaps) -> dict[str, np.ndarray]:
+    named = {
+        "pbr_rgb": maps.shaded,
+        "rf_rgb": maps.radiance,
+        "alpha": maps.alpha,
+        "normal": maps.normal,
+        "albedo": maps.albedo,
+        "roughness": maps.roughness,
+        "metallic": maps.metallic,
+        "depth": maps.depth,
+        "visibility": maps.visibility,
+    }
+    return {name: values.cpu().numpy().astype(np.float16) for name, values in named.items()}
+
+
+def pictures(maps: FrameMaps, camera: Camera) -> dict[str, Tensor]:
+    """The published pictures [H, W, 3] in [0, 1] by name: colours over white, albedo over black, normals OpenGL."""
+    alpha = maps.alpha[..., None]
+    normal = world_to_opengl_normals(maps.normal, camera) * alpha
+
+    def picture(premultiplied: Tensor) -> Tensor:
+        return linear_to_srgb(composite(premultiplied, maps.alpha, 1.0)).clamp(0, 1)
+
+    def grey(values: Tensor) -> Tensor:
+        return (values * maps.alpha + 1 - maps.alpha)[..., None].expand(-1, -1, 3)
+
+    return {
+        "rf_rgb": picture(maps.radiance),
+        "pbr_rgb": picture(maps.shaded),
+        "pbr_demod": picture(maps.demodulated),
+        "pbr_albedo": maps.albedo * alpha,
+        "pbr_metallic": grey(maps.metallic),
+        "pbr_roughness": grey(maps.roughness),
+        "visibility": maps.visibility[..., None].expand(-1, -1, 3),
+        "depth": _false_colour(maps),
+        "normal": (normal + 1) / 2,
+    }
+
+
+def _false_colour(maps: FrameMaps) -> Tensor:
+    """Depth by colour between its least and greatest covered value (jet), black where nothing is covered."""
+    inside = maps.alpha > 0.5
+    if not bool(inside.any()):
+        return torch.zeros_like(maps.radiance)
+    low, high = maps.depth[inside].min(), maps.depth[inside].max()
+    scaled = ((maps.depth - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) * inside
+    colours = cv2.applyColorMap((scaled.cpu().numpy() * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    return torch.from_numpy(colours.copy()).float().to(inside.device) / 255 * inside[..., None]
+
+
+def _write_pictures(
+    folder: Path, name: str, maps: FrameMaps, camera: Camera, *, image: Tensor | None, mask: Tensor | None
+) -> None:
+    named = pictures(maps, camera)
+    alphas = dict.fromkeys(named, maps.alpha)
+    if image is not None and mask is not None:
+        named, alphas = {"gt_rgb": image, **named}, {"gt_rgb": mask, **alphas}
+    with_alpha, strips = (folder.with_name(folder.name + suffix) for suffix in ("-with-alpha", "-all"))
+    for kind, picture in named.items():
+        write_image(folder / f"{name}-{kind}.png", picture)
+        write_image(with_alpha / f"{name}-{kind}.png", torch.cat([picture, alphas[kind][..., None]], -1))
+    write_image(strips / f"{int(name)}.png", torch.cat(list(named.values()), 1))
+    far = camera.position.norm() + ROOT_RADIUS
+    published = maps.depth * maps.alpha + (1 - maps.alpha) * far
+    with replacing(folder / f"{name}-depth.npy") as temporary, temporary.open("wb") as stream:
+        np.save(stream, published.cpu().numpy().astype(np.float32))

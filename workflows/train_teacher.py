@@ -1,0 +1,103 @@
+"""Stage 1: train the teacher, write its mesh, light and maps of the training frames."""
+
+import logging
+from pathlib import Path
+
+import lightning
+import torch
+import trimesh
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+
+from core.checkpoints import load_weights_only
+from core.environment import texel_directions
+from core.files import replacing
+from core.images import write_hdr
+from implicit_branch.module import StepIndices, TeacherModule
+from implicit_branch.teacher import Teacher
+from workflows.build_data import implicit_frames
+from workflows.build_teacher import new_teacher, training_module
+from workflows.paths import StagePaths
+from workflows.teacher_maps import write_maps
+
+_log = logging.getLogger(__name__)
+
+LIGHT_SIZE = (128, 256)
+"""Rows and columns of the exported light."""
+
+
+def train(config: DictConfig) -> Teacher:
+    """Train as configured; a run with ``implicit_branch.resume`` continues exactly.
+
+    Raises:
+        InputError: bad data or options, or a checkpoint of another subject.
+    """
+    branch, paths = config.implicit_branch, StagePaths(config)
+    lightning.seed_everything(branch.seed, verbose=False)
+    frames = implicit_frames(config, "train")
+    teacher = new_teacher(config, frames)
+    module = training_module(config, teacher, frames)
+    write_config(config, paths.teacher_dir / "config" / "parsed.yaml")
+    resume = branch.resume
+    if resume and branch.resume_weights_only:
+        module.load_state_dict(load_weights_only(resume)["state_dict"])
+        resume = None
+    fit(config, module, resume)
+    step = branch.trainer.max_steps
+    export(teacher, paths.save_dir, step=step, resolution=branch.geometry.isosurface.resolution)
+    for split in branch.export.maps:
+        suffix = "" if split == "train" else f"-{split}"
+        folder = paths.save_dir / f"it{step}-test{suffix}"
+        mapped = frames if split == "train" else implicit_frames(config, split)
+        write_maps(teacher, mapped, folder, step=step, checkpoint=paths.checkpoint_dir / "last.ckpt")
+    return teacher
+
+
+def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
+    """Run Lightning's loop over the steps of ``module``."""
+    branch, paths = config.implicit_branch, StagePaths(config)
+    options = OmegaConf.to_container(branch.trainer, resolve=True)
+    options.pop("val_check_interval"), options.pop("limit_val_batches")  # type: ignore[union-attr]
+    checkpoints = ModelCheckpoint(
+        dirpath=paths.checkpoint_dir,
+        filename="{epoch}-{step}",
+        every_n_train_steps=branch.trainer.max_steps,
+        save_top_k=-1,
+        save_last=True,
+    )
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        strategy="ddp" if branch.trainer.devices > 1 else "auto",
+        logger=TensorBoardLogger(paths.teacher_dir, name="log", version=""),
+        callbacks=[checkpoints, TQDMProgressBar(refresh_rate=10)],
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    loader = DataLoader(StepIndices(len(module.images)), batch_size=1)
+    trainer.fit(module, loader, ckpt_path=resume)
+
+
+def export(teacher: Teacher, folder: Path, *, step: int, resolution: int) -> None:
+    """Write ``it<step>-mc512.obj`` (canonical mesh, metres) and ``it<step>-envmap.hdr`` (the learned light)."""
+    mesh = teacher.canonical_mesh(resolution)
+    with replacing(folder / f"it{step}-mc512.obj") as temporary:
+        trimesh.Trimesh(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy(), process=False).export(temporary)
+    directions = texel_directions(*LIGHT_SIZE).to(mesh.vertices)
+    radiance = teacher.eval_light(directions.reshape(-1, 3)).reshape(*LIGHT_SIZE, 3)
+    write_hdr(folder / f"it{step}-envmap.hdr", radiance.cpu())
+    _log.info("wrote the canonical mesh (%d triangles) and the light to %s", len(mesh.faces), folder)
+
+
+def write_config(config: DictConfig, path: Path) -> None:
+    """Keep what a run was started with beside its results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        OmegaConf.save(config, temporary)
+
+
+def compute_device() -> str:
+    """``cuda`` where PyTorch has one, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,7 +24,7 @@ define(
 )
 define(
     "query_other_probes",
-    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, Tensor part_from_world, float shift, bool masked)"
+    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, Tensor part_from_world, float shift, bool published)"
     " -> Tensor",
     reference.query_other_probes,
 )
@@ -36,7 +36,7 @@ def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, s
 
 
 @torch.library.register_fake("gs_ir::query_other_probes")
-def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, transforms, shift, masked) -> Tensor:
+def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, transforms, shift, published) -> Tensor:
     return points.new_empty(points.shape[0])
 
 
@@ -45,7 +45,8 @@ class ProbeVolumes:
     """One dense lattice of probes per part, all in canonical space."""
 
     coefficients: Tensor
-    """[P, 9] float16; NaN marks a probe without a value (deep inside the part). x runs fastest within a part."""
+    """[P, 9] float16, x running fastest within a part. A negative first coefficient marks a probe inside the part: its
+    magnitude and the others describe the nearest place outside."""
     offsets: Tensor
     """[K + 1] int64: the probes of part k are ``offsets[k]`` to ``offsets[k + 1]``."""
     origins: Tensor
@@ -101,11 +102,11 @@ def query_probes(
 def query_own_probes(volumes: ProbeVolumes, points: Tensor, normals: Tensor, own_part: Tensor) -> Tensor:
     """Visibility [N] that each point's own part leaves, from canonical ``points`` and ``normals`` [N, 3]; no gradient.
 
-    It does not depend on the pose, so it can be kept. Trilinear over the valid probes in front of the tangent plane;
-    over all valid probes where there is none in front.
+    It does not depend on the pose, so it can be kept. Trilinear over the probes outside the part and in front of the
+    tangent plane; over all probes where there is none.
     """
     points, normals = points.detach().contiguous(), normals.detach().contiguous()
-    return torch.ops.gs_ir.query_own_probes(*volumes.arguments, points, normals, own_part, OWN_SHIFT)
+    return torch.ops.gs_ir.query_own_probes(*volumes.arguments, points, normals, own_part.contiguous(), OWN_SHIFT)
 
 
 def query_other_probes(
@@ -115,12 +116,12 @@ def query_other_probes(
     own_part: Tensor,
     part_from_world: Tensor,
     *,
-    half_space_mask: bool = False,
+    published: bool = False,
 ) -> Tensor:
     """Product [N] of the visibilities that the other parts leave, from world ``points`` and ``normals``; no gradient.
 
-    Outside a part's box its occlusion fades with the inverse square of the distance. 0 where every probe around the
-    point lies deep inside the part.
+    Trilinear over the probes outside the part and those inside it that lie in front of the tangent plane. Outside a
+    part's box its occlusion fades with the inverse square of the distance to the box's centre.
 
     Args:
         volumes: the probes.
@@ -128,12 +129,11 @@ def query_other_probes(
         normals: [N, 3] unit, world.
         own_part: [N] int64, left out of the product (-1: none).
         part_from_world: [K, 3, 4] rigid transforms from world to canonical space.
-        half_space_mask: restrict the lookup to probes in front of the tangent plane, the reference system's rule.
-            Another part's lattice is smooth across the point's surface, so by default nothing is masked: near contact
-            the masked probes would all lie inside the occluder.
+        published: leave out every probe behind the tangent plane, the reference system's rule. The lattice of another
+            part is smooth across the point's surface, and leaving out the far side puts the query too close.
     """
     points, normals = points.detach().contiguous(), normals.detach().contiguous()
     transforms = part_from_world.detach().to(points.dtype).contiguous()
     return torch.ops.gs_ir.query_other_probes(
-        *volumes.arguments, points, normals, own_part, transforms, OTHER_SHIFT, half_space_mask
+        *volumes.arguments, points, normals, own_part.contiguous(), transforms, OTHER_SHIFT, published
     )

@@ -6,40 +6,57 @@ from torch.nn.functional import normalize
 
 from gs_ir.reference.spherical_harmonics import basis
 
+FACING_RAMP = 4.0
+"""Slope with which a probe inside the part starts to count as it moves in front of the tangent plane."""
+MIN_WEIGHT = 1e-6
+"""Sum of trilinear weights below which the probes that count say nothing."""
 CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1))
 
 
 def query_volume(
-    coefficients: Tensor, shape: Tensor, origin: Tensor, cell: float, points: Tensor, normals: Tensor, *, masked: bool
+    coefficients: Tensor, shape: Tensor, origin: Tensor, cell: float, points: Tensor, normals: Tensor, *, rule: str
 ) -> Tensor:
-    """Visibility [N] from one part's probes [X Y Z, 9] at ``points`` and ``normals`` [N, 3] in the part's frame."""
+    """Visibility [N] from one part's probes [X Y Z, 9] at ``points`` and ``normals`` [N, 3] in the part's frame.
+
+    ``rule``: ``own`` weights the probes outside the part that lie in front of the tangent plane; ``other`` all probes
+    outside and those inside that lie in front; ``published`` all that lie in front. Where nothing counts, all do.
+    """
     place, last = (points - origin) / cell, shape - 1
-    inside = torch.minimum(place.clamp_min(0), last.to(place.dtype))
-    lower = torch.minimum(inside.long(), last - 1)
-    fraction = inside - lower
+    clamped = torch.minimum(place.clamp_min(0), last.to(place.dtype))
+    lower = torch.minimum(clamped.long(), last - 1)
+    fraction = clamped - lower
     harmonics = basis(normals, 2)
-    open_sum, open_weight, any_sum, any_weight = points.new_zeros(4, points.shape[0])
+    chosen_sum, chosen_weight, plain_sum = points.new_zeros(3, points.shape[0])
     for offset in torch.tensor(CORNERS, device=points.device):
         corner = lower + offset
         index = (corner[:, 2] * shape[1] + corner[:, 1]) * shape[0] + corner[:, 0]
         probe = coefficients[index].to(points.dtype)
-        valid = ~probe[:, 0].isnan()
-        weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1) * valid
-        value = torch.where(valid, (probe.nan_to_num() * harmonics).sum(1), 0)
-        any_sum, any_weight = any_sum + weight * value, any_weight + weight
-        weight = weight * (((corner - inside) * normals).sum(1) > 0)
-        open_sum, open_weight = open_sum + weight * value, open_weight + weight
-    use_open = (open_weight > 0) & masked
-    total, weight = torch.where(use_open, open_sum, any_sum), torch.where(use_open, open_weight, any_weight)
-    visible = torch.where(weight > 0, total / weight.clamp_min(1e-12), 0).clamp(0, 1)
-    return 1 - (1 - visible) * _fade(place, inside, last)
+        inside = probe[:, 0] < 0
+        value = (torch.cat([probe[:, :1].abs(), probe[:, 1:]], 1) * harmonics).sum(1)
+        weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1)
+        plain_sum = plain_sum + weight * value
+        weight = weight * _share((normalize(corner - clamped, dim=-1) * normals).sum(1), inside, rule)
+        chosen_sum, chosen_weight = chosen_sum + weight * value, chosen_weight + weight
+    enough = chosen_weight > MIN_WEIGHT
+    visible = torch.where(enough, chosen_sum / chosen_weight.clamp_min(MIN_WEIGHT), plain_sum).clamp(0, 1)
+    return 1 - (1 - visible) * _fade(place, clamped, last)
 
 
-def _fade(place: Tensor, inside: Tensor, last: Tensor) -> Tensor:
+def _share(ahead: Tensor, inside: Tensor, rule: str) -> Tensor:
+    """How much a probe counts [N], from the cosine ``ahead`` [N] between the normal and the way to it."""
+    front = (ahead > 0).to(ahead.dtype)
+    if rule == "own":
+        return front * ~inside
+    if rule == "other":
+        return torch.where(inside, (FACING_RAMP * ahead).clamp(0, 1), 1)
+    return front
+
+
+def _fade(place: Tensor, clamped: Tensor, last: Tensor) -> Tensor:
     """(d_edge / d)**2 [N] outside the box, 1 inside; distances from the box's centre."""
     centre = last.to(place.dtype) / 2
-    outside = (place != inside).any(1)
-    ratio = (inside - centre).square().sum(1) / (place - centre).square().sum(1).clamp_min(1e-12)
+    outside = (place != clamped).any(1)
+    ratio = (clamped - centre).square().sum(1) / (place - centre).square().sum(1).clamp_min(1e-12)
     return torch.where(outside, ratio, 1)
 
 
@@ -58,7 +75,7 @@ def query_own_probes(
     visible = points.new_ones(points.shape[0])
     for part in range(origins.shape[0]):
         volume = (coefficients[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(points.dtype), cell)
-        value = query_volume(*volume, points + shift * normals, normals, masked=True)
+        value = query_volume(*volume, points + shift * normals, normals, rule="own")
         visible = torch.where(own_part == part, value, visible)
     return visible
 
@@ -74,7 +91,7 @@ def query_other_probes(
     own_part: Tensor,
     part_from_world: Tensor,
     shift: float,
-    masked: bool,
+    published: bool,
 ) -> Tensor:
     """Product [N] of the visibilities from every part but the point's own."""
     visible = points.new_ones(points.shape[0])
@@ -83,6 +100,6 @@ def query_other_probes(
         local_normals = normalize(normals @ rotation.T, dim=-1)
         local_points = points @ rotation.T + translation + shift * local_normals
         volume = (coefficients[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(points.dtype), cell)
-        value = query_volume(*volume, local_points, local_normals, masked=masked)
+        value = query_volume(*volume, local_points, local_normals, rule="published" if published else "other")
         visible = visible * torch.where(own_part == part, 1, value)
     return visible

@@ -16,7 +16,7 @@ from gs_ir.reference import bvh as reference
 
 _TREE = "Tensor[] bvh"
 _RAYS = "Tensor origins, Tensor directions, float t_min, float t_max"
-define("build_bvh", "(Tensor vertices, Tensor faces) -> (Tensor, Tensor, Tensor, Tensor, Tensor)", reference.build_bvh)
+define("build_bvh", "(Tensor vertices, Tensor faces) -> (Tensor, Tensor, Tensor)", reference.build_bvh)
 define(
     "refit_bvh",
     "(Tensor vertices, Tensor faces, Tensor node_children, Tensor block_faces, int[] level_offsets)"
@@ -130,8 +130,10 @@ def build_bvh(vertices: Tensor, faces: Tensor) -> TriangleBvh:
         shapes = f"{tuple(vertices.shape)} and {tuple(faces.shape)}"
         raise ValueError(f"build_bvh: vertices [V, 3] and faces [F, 3] expected, found {shapes}")
     vertices, faces = vertices.detach().contiguous(), faces.contiguous()
-    boxes, children, block_vertices, block_faces, offsets = torch.ops.gs_ir.build_bvh(vertices, faces)
-    return TriangleBvh(vertices, faces, boxes, children, block_vertices, block_faces, tuple(offsets.tolist()))
+    children, block_faces, offsets = torch.ops.gs_ir.build_bvh(vertices, faces)
+    levels = tuple(offsets.tolist())
+    boxes, block_vertices = torch.ops.gs_ir.refit_bvh(vertices, faces, children, block_faces, levels)
+    return TriangleBvh(vertices, faces, boxes, children, block_vertices, block_faces, levels)
 
 
 def refit_bvh(bvh: TriangleBvh, vertices: Tensor) -> TriangleBvh:

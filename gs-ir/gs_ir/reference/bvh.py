@@ -16,12 +16,12 @@ PAIRS_PER_CHUNK = 1 << 20
 MORTON_BITS = 10
 
 
-def build_bvh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def build_bvh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Complete tree over blocks of four triangles in Morton order (Lauterbach et al. 2009).
 
     Returns:
-        node_boxes [N, 6, 8], node_children [N, 8] int32, block_vertices [L, 9, 4], block_faces [L, 4] int32,
-        level_offsets [D + 1] int64; see :class:`gs_ir.bvh.TriangleBvh`.
+        node_children [N, 8] int32, block_faces [L, 4] int32, level_offsets [D + 1] int64; see
+        :class:`gs_ir.bvh.TriangleBvh`.
     """
     order = _morton_order(vertices, faces).int()
     blocks = max(1, -(-order.shape[0] // BLOCK))
@@ -39,9 +39,7 @@ def build_bvh(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor, 
         inner = level + 2 < len(counts)
         flat = children[offsets[level] : offsets[level + 1]].view(-1)
         flat[:count] = indices + offsets[level + 1] if inner else -1 - indices
-    block_faces = block_faces.reshape(blocks, BLOCK)
-    node_boxes, block_vertices = refit_bvh(vertices, faces, children, block_faces, offsets)
-    return node_boxes, children, block_vertices, block_faces, torch.tensor(offsets)
+    return children, block_faces.reshape(blocks, BLOCK), torch.tensor(offsets)
 
 
 def _morton_order(vertices: Tensor, faces: Tensor) -> Tensor:

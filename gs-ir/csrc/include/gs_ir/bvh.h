@@ -1,7 +1,7 @@
-// Queries of the 8-wide triangle tree (see gs_ir/bvh.py for its layout).
+// Traversal of an eight-wide bounding volume hierarchy over triangles (layout: gs_ir/bvh.py).
 //
-// The loops over eight boxes and four triangles have no branches, so that a CPU compiler turns each into vector
-// instructions; a GPU unrolls them.
+// Boxes and triangles are structures of arrays: the loops over `lane` are one vector operation each on a CPU. The tree
+// is at most kBvhDepth levels deep (the builder sees to it), so that a stack of 64 always suffices.
 #pragma once
 
 #include <limits>
@@ -12,7 +12,8 @@ namespace gs_ir {
 
 constexpr int kBvhWidth = 8;
 constexpr int kBvhBlock = 4;
-constexpr int kBvhStack = 96;
+constexpr int kBvhDepth = 9;
+constexpr int kBvhStack = (kBvhWidth - 1) * kBvhDepth + 1;
 constexpr int32_t kBvhEmpty = -2147483647 - 1;
 
 template <typename T>
@@ -23,219 +24,340 @@ struct BvhView {
     const int32_t* block_faces;    // [L, 4]
 };
 
+GS_IR_HD int lowest_bit(uint32_t mask) {
+#if defined(__CUDA_ARCH__)
+    return __ffs(int(mask)) - 1;
+#else
+    return __builtin_ctz(mask);
+#endif
+}
+
+// ---- Rays -----------------------------------------------------------------------------------------------------------
+
+// A ray prepared for boxes (reciprocal direction, which row of a box is entered first) and for triangles (axes renamed
+// so that z is the largest component, and the shear that makes the ray the z axis; Woop, Benthin and Wald 2013).
 template <typename T>
-struct Ray {
-    Vec3<T> origin, direction, inverse;
+struct BvhRay {
+    T origin[3], inverse[3];
+    T origin_renamed[3], shear[3];
+    int near_row[3], far_row[3];
+    int axis[3];
+    T t_min, t_max;
 };
 
+// False for rays that can hit nothing: NaN or infinite components, direction zero.
 template <typename T>
-GS_IR_HD Ray<T> make_ray(const T* origin, const T* direction) {
-    Ray<T> ray{load3(origin), load3(direction), {}};
-    // A zero component divides to infinity, which the slab test below takes without NaN except for 0 * inf; a tiny
-    // number avoids that case and moves nothing.
-    const T tiny = std::numeric_limits<T>::min() * T(1e4);
-    auto invert = [tiny](T d) { return T(1) / (d == T(0) ? tiny : d); };
-    ray.inverse = {invert(ray.direction.x), invert(ray.direction.y), invert(ray.direction.z)};
-    return ray;
-}
-
-// Entry distances of a ray into the eight child boxes of a node; infinity where it misses [t_min, t_max].
-// The far side is widened by a few roundings, so that a hit on a box's face is never lost (Ize 2013).
-template <typename T>
-GS_IR_HD void intersect_boxes(const T* boxes, const Ray<T>& ray, T t_min, T t_max, T* entry) {
-    const T widen = T(1) + T(4) * std::numeric_limits<T>::epsilon();
-    for (int i = 0; i < kBvhWidth; ++i) {
-        const T x0 = (boxes[i] - ray.origin.x) * ray.inverse.x, x1 = (boxes[24 + i] - ray.origin.x) * ray.inverse.x;
-        const T y0 = (boxes[8 + i] - ray.origin.y) * ray.inverse.y, y1 = (boxes[32 + i] - ray.origin.y) * ray.inverse.y;
-        const T z0 = (boxes[16 + i] - ray.origin.z) * ray.inverse.z, z1 = (boxes[40 + i] - ray.origin.z) * ray.inverse.z;
-        const T near = maximum(maximum(minimum(x0, x1), minimum(y0, y1)), maximum(minimum(z0, z1), t_min));
-        const T far = minimum(minimum(maximum(x0, x1), maximum(y0, y1)), minimum(maximum(z0, z1), t_max)) * widen;
-        entry[i] = near <= far && boxes[i] <= boxes[24 + i] ? near : std::numeric_limits<T>::infinity();
+GS_IR_HD bool prepare_ray(const T* origin, const T* direction, T t_min, T t_max, BvhRay<T>& ray) {
+    constexpr T huge = std::numeric_limits<T>::max(), tiny = T(1e-18);
+    bool finite = true;
+    int z = 0;
+    for (int a = 0; a < 3; ++a) {
+        const T d = direction[a];
+        finite = finite && std::abs(d) <= huge && std::abs(origin[a]) <= huge;
+        ray.origin[a] = origin[a];
+        // a zero component would make 0 * infinity where the origin lies on a box's plane
+        ray.inverse[a] = T(1) / (std::abs(d) > tiny ? d : (d < T(0) ? -tiny : tiny));
+        ray.near_row[a] = ray.inverse[a] >= T(0) ? a : 3 + a;
+        ray.far_row[a] = ray.inverse[a] >= T(0) ? 3 + a : a;
+        if (std::abs(d) > std::abs(direction[z])) z = a;
     }
+    ray.axis[0] = (z + 1) % 3;
+    ray.axis[1] = (z + 2) % 3;
+    ray.axis[2] = z;
+    for (int a = 0; a < 3; ++a) ray.origin_renamed[a] = origin[ray.axis[a]];
+    ray.shear[2] = T(1) / direction[z];
+    ray.shear[0] = direction[ray.axis[0]] * ray.shear[2];
+    ray.shear[1] = direction[ray.axis[1]] * ray.shear[2];
+    ray.t_min = t_min;
+    ray.t_max = t_max;
+    return finite && direction[z] != T(0);
 }
 
-// Moeller and Trumbore (1997) on a block of four triangles: t (infinity: no hit) and the weights of corners 1 and 2.
-// The slack closes the gap between two triangles that share an edge.
+// Bit per child whose box the ray meets in [t_min, t_max]; entry[lane]: where it enters. The far side is moved out by
+// the rounding of three operations (Ize 2013).
 template <typename T>
-GS_IR_HD void intersect_block(const T* c, const Ray<T>& ray, T t_min, T t_max, T* t, T* u, T* v) {
-    const T slack = T(4) * std::numeric_limits<T>::epsilon();
-    const Vec3<T> o = ray.origin, d = ray.direction;
-    for (int i = 0; i < kBvhBlock; ++i) {
-        const Vec3<T> a{c[i], c[4 + i], c[8 + i]};
-        const Vec3<T> edge1 = Vec3<T>{c[12 + i], c[16 + i], c[20 + i]} - a;
-        const Vec3<T> edge2 = Vec3<T>{c[24 + i], c[28 + i], c[32 + i]} - a;
-        const Vec3<T> p = cross(d, edge2), offset = o - a, q = cross(offset, edge1);
-        const T inverse = T(1) / dot(p, edge1);
-        u[i] = dot(p, offset) * inverse;
-        v[i] = dot(q, d) * inverse;
-        const T distance = dot(q, edge2) * inverse;
-        // Comparisons are false for NaN, which padding and degenerate triangles give.
-        const bool hit = u[i] >= -slack && v[i] >= -slack && u[i] + v[i] <= T(1) + slack && distance > t_min && distance < t_max;
-        t[i] = hit ? distance : std::numeric_limits<T>::infinity();
+GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry) {
+    constexpr T outwards = T(1) + T(4) * std::numeric_limits<T>::epsilon();
+    const T *near_x = boxes + kBvhWidth * ray.near_row[0], *far_x = boxes + kBvhWidth * ray.far_row[0];
+    const T *near_y = boxes + kBvhWidth * ray.near_row[1], *far_y = boxes + kBvhWidth * ray.far_row[1];
+    const T *near_z = boxes + kBvhWidth * ray.near_row[2], *far_z = boxes + kBvhWidth * ray.far_row[2];
+    const T ox = ray.origin[0], oy = ray.origin[1], oz = ray.origin[2];
+    const T ix = ray.inverse[0], iy = ray.inverse[1], iz = ray.inverse[2];
+    const T t_min = ray.t_min, t_max = ray.t_max;
+    uint32_t mask = 0;
+#pragma omp simd reduction(| : mask)
+    for (int lane = 0; lane < kBvhWidth; ++lane) {
+        const T enter_x = (near_x[lane] - ox) * ix, leave_x = (far_x[lane] - ox) * ix;
+        const T enter_y = (near_y[lane] - oy) * iy, leave_y = (far_y[lane] - oy) * iy;
+        const T enter_z = (near_z[lane] - oz) * iz, leave_z = (far_z[lane] - oz) * iz;
+        const T enter = maximum(maximum(enter_x, enter_y), maximum(enter_z, t_min));
+        const T leave = minimum(minimum(leave_x, leave_y), leave_z) * outwards;
+        entry[lane] = enter;
+        mask |= enter <= minimum(leave, t_max) ? 1u << lane : 0u;
     }
+    return mask;
+}
+
+// Woop's test for the triangles of one block. Bit per triangle hit with t_min < t < t_max; t[lane], and weights of
+// vertices 1 and 2. Edge functions that are zero up to rounding count as inside, for both triangles of the edge, so no
+// ray slips through; triangles whose area is zero up to rounding (degenerate or seen edge-on) are not hit.
+template <typename T>
+GS_IR_HD uint32_t intersect_block(const T* vertices, const BvhRay<T>& ray, T* t, T* weight1, T* weight2) {
+    constexpr T rounding = T(4) * std::numeric_limits<T>::epsilon();
+    const T *ax = vertices + kBvhBlock * ray.axis[0], *ay = vertices + kBvhBlock * ray.axis[1],
+            *az = vertices + kBvhBlock * ray.axis[2];
+    constexpr int next = 3 * kBvhBlock;
+    const T ox = ray.origin_renamed[0], oy = ray.origin_renamed[1], oz = ray.origin_renamed[2];
+    const T sx = ray.shear[0], sy = ray.shear[1], sz = ray.shear[2], t_min = ray.t_min, t_max = ray.t_max;
+    uint32_t mask = 0;
+#pragma omp simd reduction(| : mask)
+    for (int lane = 0; lane < kBvhBlock; ++lane) {
+        const T a2 = az[lane] - oz, b2 = az[next + lane] - oz, c2 = az[2 * next + lane] - oz;
+        const T a0 = ax[lane] - ox - sx * a2, b0 = ax[next + lane] - ox - sx * b2, c0 = ax[2 * next + lane] - ox - sx * c2;
+        const T a1 = ay[lane] - oy - sy * a2, b1 = ay[next + lane] - oy - sy * b2, c1 = ay[2 * next + lane] - oy - sy * c2;
+        const T u = c0 * b1 - c1 * b0, v = a0 * c1 - a1 * c0, w = b0 * a1 - b1 * a0;
+        const T slack_u = rounding * (std::abs(c0 * b1) + std::abs(c1 * b0));
+        const T slack_v = rounding * (std::abs(a0 * c1) + std::abs(a1 * c0));
+        const T slack_w = rounding * (std::abs(b0 * a1) + std::abs(b1 * a0));
+        const T determinant = u + v + w;
+        const bool front = (u >= -slack_u) & (v >= -slack_v) & (w >= -slack_w);
+        const bool back = (u <= slack_u) & (v <= slack_v) & (w <= slack_w);
+        const bool area = std::abs(determinant) > slack_u + slack_v + slack_w;
+        const T inverse = T(1) / determinant;
+        const T distance = (u * a2 + v * b2 + w * c2) * sz * inverse;
+        t[lane] = distance;
+        weight1[lane] = v * inverse;
+        weight2[lane] = w * inverse;
+        const bool hit = (front | back) & area & (distance > t_min) & (distance < t_max);
+        mask |= hit ? 1u << lane : 0u;
+    }
+    return mask;
 }
 
 template <typename T>
-GS_IR_HD bool any_hit(const BvhView<T>& bvh, const Ray<T>& ray, T t_min, T t_max) {
+GS_IR_HD bool any_hit(const BvhView<T>& bvh, const T* origin, const T* direction, T t_min, T t_max) {
+    BvhRay<T> ray;
+    if (!prepare_ray(origin, direction, t_min, t_max, ray)) return false;
     int32_t stack[kBvhStack];
-    int depth = 0;
-    stack[depth++] = 0;
-    while (depth > 0) {
-        const int32_t node = stack[--depth];
+    int top = 0;
+    stack[top++] = 0;
+    while (top > 0) {
+        const int64_t node = stack[--top];
         T entry[kBvhWidth];
-        intersect_boxes(bvh.node_boxes + int64_t(node) * 48, ray, t_min, t_max, entry);
-        for (int i = 0; i < kBvhWidth; ++i) {
-            const int32_t child = bvh.node_children[int64_t(node) * 8 + i];
-            if (!(entry[i] < std::numeric_limits<T>::infinity()) || child == kBvhEmpty) continue;
+        uint32_t mask = intersect_boxes(bvh.node_boxes + node * 6 * kBvhWidth, ray, entry);
+        for (; mask != 0; mask &= mask - 1) {
+            const int32_t child = bvh.node_children[node * kBvhWidth + lowest_bit(mask)];
             if (child >= 0) {
-                stack[depth++] = child;
+                stack[top++] = child;
                 continue;
             }
-            T t[kBvhBlock], u[kBvhBlock], v[kBvhBlock];
-            intersect_block(bvh.block_vertices + int64_t(-1 - child) * 36, ray, t_min, t_max, t, u, v);
-            for (int k = 0; k < kBvhBlock; ++k)
-                if (t[k] < std::numeric_limits<T>::infinity()) return true;
+            T t[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
+            const T* vertices = bvh.block_vertices + int64_t(-1 - child) * 9 * kBvhBlock;
+            if (intersect_block(vertices, ray, t, weight1, weight2) != 0) return true;
         }
     }
     return false;
 }
 
 template <typename T>
-struct Hit {
+struct BvhHit {
     T t;
     int32_t face;
     T weight1, weight2;
 };
 
+// What waits on the stack of an ordered traversal: a child and a bound on how near anything in it can be.
 template <typename T>
-GS_IR_HD Hit<T> closest_hit(const BvhView<T>& bvh, const Ray<T>& ray, T t_min, T t_max) {
-    const T infinity = std::numeric_limits<T>::infinity();
-    Hit<T> best{infinity, -1, T(0), T(0)};
-    T limit = t_max;
-    int32_t stack[kBvhStack];
-    T reached[kBvhStack];
-    int depth = 0;
-    stack[depth] = 0;
-    reached[depth++] = t_min;
-    while (depth > 0) {
-        const int32_t item = stack[--depth];
-        if (reached[depth] > limit) continue;
-        if (item < 0) {
-            const int64_t block = -1 - item;
-            T t[kBvhBlock], u[kBvhBlock], v[kBvhBlock];
-            intersect_block(bvh.block_vertices + block * 36, ray, t_min, t_max, t, u, v);
-            for (int k = 0; k < kBvhBlock; ++k) {
-                const int32_t face = bvh.block_faces[block * 4 + k];
-                // Ties go to the lower face, so that the answer does not depend on the tree.
-                if (t[k] < best.t || (t[k] == best.t && t[k] < infinity && face < best.face)) best = {t[k], face, u[k], v[k]};
-            }
-            limit = minimum(limit, best.t);
-            continue;
-        }
-        T entry[kBvhWidth];
-        intersect_boxes(bvh.node_boxes + int64_t(item) * 48, ray, t_min, limit, entry);
-        const int base = depth;
-        for (int i = 0; i < kBvhWidth; ++i) {
-            const int32_t child = bvh.node_children[int64_t(item) * 8 + i];
-            if (!(entry[i] < infinity) || child == kBvhEmpty) continue;
-            // Insertion keeps the nearest child on top of the stack.
-            int place = depth++;
-            for (; place > base && reached[place - 1] < entry[i]; --place) {
-                reached[place] = reached[place - 1];
-                stack[place] = stack[place - 1];
-            }
-            reached[place] = entry[i];
-            stack[place] = child;
-        }
-    }
-    return best;
-}
-
-template <typename T>
-struct Nearest {
-    T squared;
-    int32_t face;
-    T weight1, weight2;
+struct BvhEntry {
+    T bound;
+    int32_t child;
 };
 
-// Nearest point of one triangle: the foot point if it lies inside, else the best of the three edges.
+// Push children of `mask`, the one with the smallest bound last.
 template <typename T>
-GS_IR_HD void closest_on_triangle(Vec3<T> point, Vec3<T> a, Vec3<T> b, Vec3<T> c, T& squared, T& weight1, T& weight2) {
-    const Vec3<T> edge1 = b - a, edge2 = c - a, edge3 = c - b, offset = point - a;
-    const T d11 = dot(edge1, edge1), d12 = dot(edge1, edge2), d22 = dot(edge2, edge2);
-    const T b1 = dot(offset, edge1), b2 = dot(offset, edge2), determinant = d11 * d22 - d12 * d12;
-    auto consider = [&](T w1, T w2) {
-        const Vec3<T> gap = edge1 * w1 + edge2 * w2 - offset;
-        const T distance = dot(gap, gap);
-        if (distance < squared) {
-            squared = distance;
-            weight1 = w1;
-            weight2 = w2;
-        }
-    };
-    squared = std::numeric_limits<T>::infinity();
-    const T tiny = T(1e-30);
-    const T foot1 = (d22 * b1 - d12 * b2) / determinant, foot2 = (d11 * b2 - d12 * b1) / determinant;
-    if (determinant > T(0) && foot1 > T(0) && foot2 > T(0) && foot1 + foot2 < T(1)) consider(foot1, foot2);
-    const T along1 = clamp(b1 / maximum(d11, tiny), T(0), T(1));
-    const T along3 = clamp(dot(point - b, edge3) / maximum(dot(edge3, edge3), tiny), T(0), T(1));
-    const T along2 = clamp(b2 / maximum(d22, tiny), T(0), T(1));
-    consider(along1, T(0));
-    consider(T(1) - along3, along3);
-    consider(T(0), along2);
-}
-
-template <typename T>
-GS_IR_HD void squared_box_distances(const T* boxes, Vec3<T> p, T* squared) {
-    for (int i = 0; i < kBvhWidth; ++i) {
-        const T x = maximum(maximum(boxes[i] - p.x, p.x - boxes[24 + i]), T(0));
-        const T y = maximum(maximum(boxes[8 + i] - p.y, p.y - boxes[32 + i]), T(0));
-        const T z = maximum(maximum(boxes[16 + i] - p.z, p.z - boxes[40 + i]), T(0));
-        squared[i] = x * x + y * y + z * z;
+GS_IR_HD int push_ordered(const int32_t* children, const T* bounds, uint32_t mask, BvhEntry<T>* stack, int top) {
+    const int first = top;
+    for (; mask != 0; mask &= mask - 1) {
+        const int lane = lowest_bit(mask);
+        int i = top++;
+        for (; i > first && stack[i - 1].bound < bounds[lane]; --i) stack[i] = stack[i - 1];
+        stack[i] = {bounds[lane], children[lane]};
     }
+    return top;
 }
 
 template <typename T>
-GS_IR_HD Nearest<T> closest_point(const BvhView<T>& bvh, Vec3<T> point) {
-    const T infinity = std::numeric_limits<T>::infinity();
-    Nearest<T> best{infinity, -1, T(0), T(0)};
-    int32_t stack[kBvhStack];
-    T reached[kBvhStack];
-    int depth = 0;
-    stack[depth] = 0;
-    reached[depth++] = T(0);
-    while (depth > 0) {
-        const int32_t item = stack[--depth];
-        if (reached[depth] > best.squared) continue;
-        if (item < 0) {
-            const int64_t block = -1 - item;
-            const T* c = bvh.block_vertices + block * 36;
-            for (int k = 0; k < kBvhBlock; ++k) {
-                const int32_t face = bvh.block_faces[block * 4 + k];
-                if (face < 0) continue;
-                T squared, w1 = T(0), w2 = T(0);
-                closest_on_triangle(point, {c[k], c[4 + k], c[8 + k]}, {c[12 + k], c[16 + k], c[20 + k]}, {c[24 + k], c[28 + k], c[32 + k]},
-                                    squared, w1, w2);
-                if (squared < best.squared || (squared == best.squared && face < best.face)) best = {squared, face, w1, w2};
-            }
+GS_IR_HD BvhHit<T> closest_hit(const BvhView<T>& bvh, const T* origin, const T* direction, T t_min, T t_max) {
+    BvhHit<T> best{std::numeric_limits<T>::infinity(), -1, T(0), T(0)};
+    BvhRay<T> ray;
+    if (!prepare_ray(origin, direction, t_min, t_max, ray)) return best;
+    BvhEntry<T> stack[kBvhStack];
+    int top = 0;
+    stack[top++] = {t_min, 0};
+    while (top > 0) {
+        const BvhEntry<T> next = stack[--top];
+        if (next.bound > ray.t_max) continue;
+        if (next.child >= 0) {
+            T entry[kBvhWidth];
+            const uint32_t mask = intersect_boxes(bvh.node_boxes + int64_t(next.child) * 6 * kBvhWidth, ray, entry);
+            top = push_ordered(bvh.node_children + int64_t(next.child) * kBvhWidth, entry, mask, stack, top);
             continue;
         }
-        T entry[kBvhWidth];
-        squared_box_distances(bvh.node_boxes + int64_t(item) * 48, point, entry);
-        const int base = depth;
-        for (int i = 0; i < kBvhWidth; ++i) {
-            const int32_t child = bvh.node_children[int64_t(item) * 8 + i];
-            if (child == kBvhEmpty || !(entry[i] <= best.squared)) continue;
-            int place = depth++;
-            for (; place > base && reached[place - 1] < entry[i]; --place) {
-                reached[place] = reached[place - 1];
-                stack[place] = stack[place - 1];
+        const int64_t block = -1 - int64_t(next.child);
+        T t[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
+        uint32_t mask = intersect_block(bvh.block_vertices + block * 9 * kBvhBlock, ray, t, weight1, weight2);
+        for (; mask != 0; mask &= mask - 1) {
+            const int lane = lowest_bit(mask);
+            if (t[lane] < ray.t_max) {
+                ray.t_max = t[lane];
+                best = {t[lane], bvh.block_faces[block * kBvhBlock + lane], weight1[lane], weight2[lane]};
             }
-            reached[place] = entry[i];
-            stack[place] = child;
         }
     }
     return best;
+}
+
+// ---- Closest point --------------------------------------------------------------------------------------------------
+
+// Squared distances from point to the boxes of a node's children; bit per child nearer than `limit`.
+template <typename T>
+GS_IR_HD uint32_t box_distances(const T* boxes, const T* point, T limit, T* squared) {
+    const T x = point[0], y = point[1], z = point[2];
+    uint32_t mask = 0;
+#pragma omp simd reduction(| : mask)
+    for (int lane = 0; lane < kBvhWidth; ++lane) {
+        const T* box = boxes + lane;
+        const T dx = maximum(maximum(box[0] - x, x - box[3 * kBvhWidth]), T(0));
+        const T dy = maximum(maximum(box[kBvhWidth] - y, y - box[4 * kBvhWidth]), T(0));
+        const T dz = maximum(maximum(box[2 * kBvhWidth] - z, z - box[5 * kBvhWidth]), T(0));
+        squared[lane] = dx * dx + dy * dy + dz * dz;
+        mask |= squared[lane] < limit ? 1u << lane : 0u;
+    }
+    return mask;
+}
+
+// Nearest point of the segment from p (relative to the query) along e: parameter in [0, 1] and squared distance.
+template <typename T>
+GS_IR_HD T nearest_on_segment(const T* p, const T* e, T& squared) {
+    const T length_squared = e[0] * e[0] + e[1] * e[1] + e[2] * e[2];
+    const T along = -(p[0] * e[0] + p[1] * e[1] + p[2] * e[2]) / maximum(length_squared, T(1e-30));
+    const T s = clamp(along, T(0), T(1));
+    const T x = p[0] + s * e[0], y = p[1] + s * e[1], z = p[2] + s * e[2];
+    squared = x * x + y * y + z * z;
+    return s;
+}
+
+// Nearest points of a block's triangles: squared distance, weights of vertices 1 and 2. The foot point in the plane if
+// it is inside, else the best of the three edges; then weights are exactly 0 or 1 where the point is on an edge or corner.
+template <typename T>
+GS_IR_HD void nearest_in_block(const T* vertices, const T* point, T* squared, T* weight1, T* weight2) {
+#pragma omp simd
+    for (int lane = 0; lane < kBvhBlock; ++lane) {
+        T a[3], b[3], ab[3], ac[3], bc[3];
+        for (int k = 0; k < 3; ++k) {
+            a[k] = vertices[kBvhBlock * k + lane] - point[k];
+            b[k] = vertices[kBvhBlock * (3 + k) + lane] - point[k];
+            const T c = vertices[kBvhBlock * (6 + k) + lane] - point[k];
+            ab[k] = b[k] - a[k];
+            ac[k] = c - a[k];
+            bc[k] = c - b[k];
+        }
+        const T d11 = ab[0] * ab[0] + ab[1] * ab[1] + ab[2] * ab[2], d22 = ac[0] * ac[0] + ac[1] * ac[1] + ac[2] * ac[2];
+        const T d12 = ab[0] * ac[0] + ab[1] * ac[1] + ab[2] * ac[2];
+        const T b1 = -(a[0] * ab[0] + a[1] * ab[1] + a[2] * ab[2]), b2 = -(a[0] * ac[0] + a[1] * ac[1] + a[2] * ac[2]);
+        const T determinant = d11 * d22 - d12 * d12;
+        const T inverse = T(1) / determinant;
+        const T foot1 = (d22 * b1 - d12 * b2) * inverse, foot2 = (d11 * b2 - d12 * b1) * inverse;
+        const bool inside = (foot1 > T(0)) & (foot2 > T(0)) & (foot1 + foot2 < T(1)) & (determinant > T(0));
+        T on_plane = T(0);
+        for (int k = 0; k < 3; ++k) {
+            const T reached = a[k] + foot1 * ab[k] + foot2 * ac[k];
+            on_plane += reached * reached;
+        }
+        T on_ab, on_ac, on_bc;
+        const T s_ab = nearest_on_segment(a, ab, on_ab), s_ac = nearest_on_segment(a, ac, on_ac),
+                s_bc = nearest_on_segment(b, bc, on_bc);
+        T best = on_ab, w1 = s_ab, w2 = T(0);
+        w1 = on_ac < best ? T(0) : w1;
+        w2 = on_ac < best ? s_ac : w2;
+        best = minimum(on_ac, best);
+        w1 = on_bc < best ? T(1) - s_bc : w1;
+        w2 = on_bc < best ? s_bc : w2;
+        best = minimum(on_bc, best);
+        const bool plane = inside & (on_plane <= best);
+        squared[lane] = plane ? on_plane : best;
+        weight1[lane] = plane ? foot1 : w1;
+        weight2[lane] = plane ? foot2 : w2;
+    }
+}
+
+// Nearest surface point; t holds the squared distance.
+template <typename T>
+GS_IR_HD BvhHit<T> closest_point(const BvhView<T>& bvh, const T* point) {
+    BvhHit<T> best{std::numeric_limits<T>::infinity(), -1, T(0), T(0)};
+    BvhEntry<T> stack[kBvhStack];
+    int top = 0;
+    stack[top++] = {T(0), 0};
+    while (top > 0) {
+        const BvhEntry<T> next = stack[--top];
+        if (!(next.bound < best.t)) continue;
+        if (next.child >= 0) {
+            T squared[kBvhWidth];
+            const T* boxes = bvh.node_boxes + int64_t(next.child) * 6 * kBvhWidth;
+            const uint32_t mask = box_distances(boxes, point, best.t, squared);
+            top = push_ordered(bvh.node_children + int64_t(next.child) * kBvhWidth, squared, mask, stack, top);
+            continue;
+        }
+        const int64_t block = -1 - int64_t(next.child);
+        T squared[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
+        nearest_in_block(bvh.block_vertices + block * 9 * kBvhBlock, point, squared, weight1, weight2);
+        for (int lane = 0; lane < kBvhBlock; ++lane)
+            if (squared[lane] < best.t)
+                best = {squared[lane], bvh.block_faces[block * kBvhBlock + lane], weight1[lane], weight2[lane]};
+    }
+    return best;
+}
+
+// ---- Refit ----------------------------------------------------------------------------------------------------------
+
+// Corners of the block's triangles; NaN, which is never hit nor near, in unused slots.
+template <typename T>
+GS_IR_HD void refit_block(const T* vertices, const int64_t* faces, const int32_t* block_faces, T* block_vertices) {
+    for (int lane = 0; lane < kBvhBlock; ++lane)
+        for (int corner = 0; corner < 3; ++corner)
+            for (int k = 0; k < 3; ++k)
+                block_vertices[kBvhBlock * (3 * corner + k) + lane] =
+                    block_faces[lane] < 0 ? std::numeric_limits<T>::quiet_NaN()
+                                          : vertices[3 * faces[3 * int64_t(block_faces[lane]) + corner] + k];
+}
+
+// Boxes of a node's children, from blocks and from deeper nodes, which must be up to date.
+template <typename T>
+GS_IR_HD void refit_node(const BvhView<T>& bvh, int64_t node, T* boxes) {
+    constexpr T infinity = std::numeric_limits<T>::infinity();
+    for (int lane = 0; lane < kBvhWidth; ++lane) {
+        const int32_t child = bvh.node_children[node * kBvhWidth + lane];
+        for (int k = 0; k < 3; ++k) {
+            T low = infinity, high = -infinity;  // no child: inverted, so nothing meets it
+            if (child >= 0) {
+                const T* of_child = bvh.node_boxes + int64_t(child) * 6 * kBvhWidth;
+                for (int i = 0; i < kBvhWidth; ++i) {
+                    low = minimum(of_child[kBvhWidth * k + i], low);
+                    high = maximum(of_child[kBvhWidth * (3 + k) + i], high);
+                }
+            } else if (child != kBvhEmpty) {
+                const T* corners = bvh.block_vertices + int64_t(-1 - child) * 9 * kBvhBlock;
+                for (int corner = 0; corner < 3; ++corner)
+                    for (int i = 0; i < kBvhBlock; ++i) {
+                        const T x = corners[kBvhBlock * (3 * corner + k) + i];
+                        low = minimum(x, low);  // NaN leaves the second argument
+                        high = maximum(x, high);
+                    }
+            }
+            boxes[kBvhWidth * k + lane] = low;
+            boxes[kBvhWidth * (3 + k) + lane] = high;
+        }
+    }
 }
 
 }  // namespace gs_ir

@@ -54,9 +54,8 @@ def training_module(config: DictConfig, teacher: Teacher, frames: FrameSet) -> T
     branch = config.implicit_branch
     images = TrainingImages(frames)
     sampler: dict[str, Any] = OmegaConf.to_container(branch.sampler, resolve=True)  # type: ignore[assignment]
-    return TeacherModule(
-        teacher, training_settings(config), images, SAMPLERS[sampler.pop("name")](images.masks, **sampler)
-    )
+    pixels = SAMPLERS[sampler.pop("name")](images.masks, **sampler)  # type: ignore[operator]
+    return TeacherModule(teacher, training_settings(config), images, pixels)
 
 
 def training_settings(config: DictConfig) -> TrainingSettings:

@@ -45,8 +45,12 @@ def _illumination(config: DictConfig, teacher: Teacher) -> tuple[Illumination, s
     path = branch.dataset.get("hdri_filepath")
     if path is None:
         if branch.light.name != "envlight-SG":
-            raise InputError("implicit_branch.dataset.hdri_filepath", found="nothing", expected="the HDRI to relight with",
-                             next_step="Pass implicit_branch.dataset.hdri_filepath=FILE.hdr, or leave out light=….")  # fmt: skip
+            raise InputError(
+                "implicit_branch.dataset.hdri_filepath",
+                found="nothing",
+                expected="the HDRI to relight with",
+                next_step="Pass implicit_branch.dataset.hdri_filepath=FILE.hdr, or leave the light group alone.",
+            )
         return Illumination.of_training(teacher), "training"
     light = TextureLight(hdr_filepath=path, xyz2lonlat_mode=branch.light.get("xyz2lonlat_mode"))
     light = light.to(teacher.fields.articulation.box.device)

@@ -1,6 +1,7 @@
 """The teacher's maps on disk: the published pictures, lossless floats, and a manifest."""
 
 import hashlib
+import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -58,11 +59,12 @@ def write_maps(
             stale.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     write_json_atomically(path, manifest)
-    for frame in tqdm(frames, total=len(frames), desc=f"rendering {folder.name}", unit="frame"):
-        done = folder / f"{frame.index:04d}-maps.npz"
+    device = teacher.fields.articulation.box.device
+    for stored in tqdm(frames, total=len(frames), desc=f"rendering {folder.name}", unit="frame"):
+        done = folder / f"{stored.index:04d}-maps.npz"
         if done.is_file():
             continue
-        frame = frame.to(teacher.fields.articulation.box.device)
+        frame = stored.to(device)
         maps = render_frame(teacher, frame.pose, frame.camera, illumination)
         _write_pictures(folder, f"{frame.index:04d}", maps, frame.camera, image=frame.image, mask=frame.mask)
         # Last, because its presence means that the frame is complete.
@@ -87,8 +89,6 @@ def _manifest(teacher: Teacher, frames: FrameSet, *, step: int, checkpoint: Path
 
 
 def _as_json(manifest: dict) -> str:
-    import json
-
     return json.dumps(manifest, indent=2) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -58,8 +59,9 @@ def train(config: DictConfig) -> Teacher:
 def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     """Run Lightning's loop over the steps of ``module``."""
     branch, paths = config.implicit_branch, StagePaths(config)
-    options = OmegaConf.to_container(branch.trainer, resolve=True)
-    options.pop("val_check_interval"), options.pop("limit_val_batches")  # type: ignore[union-attr]
+    options: dict[str, Any] = OmegaConf.to_container(branch.trainer, resolve=True)  # type: ignore[assignment]
+    for unused in ("val_check_interval", "limit_val_batches"):
+        options.pop(unused)
     checkpoints = ModelCheckpoint(
         dirpath=paths.checkpoint_dir,
         filename="{epoch}-{step}",
@@ -85,7 +87,7 @@ def export(teacher: Teacher, folder: Path, *, step: int, resolution: int) -> Non
     mesh = teacher.canonical_mesh(resolution)
     with replacing(folder / f"it{step}-mc512.obj") as temporary:
         trimesh.Trimesh(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy(), process=False).export(temporary)
-    directions = texel_directions(*LIGHT_SIZE).to(mesh.vertices)
+    directions = texel_directions(*LIGHT_SIZE, mesh.vertices)
     radiance = teacher.eval_light(directions.reshape(-1, 3)).reshape(*LIGHT_SIZE, 3)
     write_hdr(folder / f"it{step}-envmap.hdr", radiance.cpu())
     _log.info("wrote the canonical mesh (%d triangles) and the light to %s", len(mesh.faces), folder)

@@ -125,7 +125,7 @@ def _render_chunk(
     if albedo_gain is not None:
         material = Material(material.albedo * albedo_gain, *material[1:])
     shaded = shade(
-        rays, samples, material, illumination.light, tracer, illumination.shading,
+        rays, samples, material, illumination.light, tracer=tracer, settings=illumination.shading,
         bounce=illumination.bounce(teacher, tracer), generator=generator,
     )  # fmt: skip
     share = alpha.clamp_min(ALPHA_FLOOR)

@@ -1,0 +1,102 @@
+"""Triangle meshes that stand in for the field: extraction, and tracing of the posed mesh."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+from core.errors import InputError
+from gs_ir.bvh import Hits, TriangleBvh, any_hit, build_bvh, closest_hit, refit_bvh
+from implicit_branch.deformation.weight_volume import lattice
+
+COARSENING = 4
+"""Fine cells along an edge of the coarse lattice that finds the surface."""
+SMALLEST_PART = 0.01
+"""Connected parts with fewer than this share of the triangles are floaters."""
+CHUNK = 2**18
+
+
+class Mesh(NamedTuple):
+    """A triangle mesh in canonical space."""
+
+    vertices: Tensor
+    """[V, 3] metres."""
+    faces: Tensor
+    """[F, 3] int64, counter-clockwise seen from outside."""
+
+
+@torch.no_grad()
+def extract_mesh(distance, box: Tensor, resolution: int, chunk: int = CHUNK) -> Mesh:
+    """Zero level set of a signed distance by marching cubes (Lewiner 2003), evaluated only near the surface.
+
+    A lattice four times coarser is evaluated first; fine nodes farther from the surface than a coarse cell's diagonal
+    keep its interpolated value, whose sign is all that matters there.
+
+    Args:
+        distance: function from points [N, 3] to signed distances [N], metres.
+        box: [2, 3] region to search.
+        resolution: fine cells along the longest side.
+        chunk: points evaluated at once.
+
+    Raises:
+        InputError: the field has no surface in ``box``.
+    """
+    fine_cell = float((box[1] - box[0]).max()) / resolution
+    coarse_nodes = lattice(box, fine_cell * COARSENING)
+    coarse = _evaluate(distance, coarse_nodes.reshape(-1, 3), chunk).reshape(coarse_nodes.shape[:3])
+    shape = [COARSENING * (n - 1) + 1 for n in coarse.shape]
+    field = torch.nn.functional.interpolate(coarse[None, None], shape, mode="trilinear", align_corners=True)[0, 0]
+    spacing = (box[1] - box[0]) / (torch.tensor(shape[::-1], device=box.device) - 1)
+    near = (field.abs() < 1.2 * COARSENING * float(spacing.norm())).nonzero()
+    field[near.unbind(-1)] = _evaluate(distance, box[0] + near.flip(-1) * spacing, chunk)
+    values = field.cpu().numpy()
+    if not (values.min() < 0 < values.max()):
+        raise InputError("canonical mesh", found="a distance field without a surface", expected="a trained teacher",
+                         next_step="Train longer, or check masks and poses.")  # fmt: skip
+    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=tuple(spacing.flip(0).tolist()))
+    faces = _without_floaters(faces, len(vertices))
+    used, faces = np.unique(faces, return_inverse=True)
+    points = torch.from_numpy(vertices[used][:, ::-1].copy()).to(box) + box[0]
+    # Reversing the axes mirrors the mesh, so the corner order that faced inwards along z, y, x faces outwards.
+    return Mesh(points, torch.from_numpy(faces.reshape(-1, 3).astype(np.int64)).to(box.device))
+
+
+def _evaluate(distance, points: Tensor, chunk: int) -> Tensor:
+    return torch.cat([distance(part) for part in points.split(chunk)])
+
+
+def _without_floaters(faces: np.ndarray, vertices: int) -> np.ndarray:
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
+    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(vertices, vertices))
+    _, label = connected_components(graph, directed=False)
+    counts = np.bincount(label[faces[:, 0]], minlength=label.max() + 1)
+    return faces[counts[label[faces[:, 0]]] >= SMALLEST_PART * len(faces)]
+
+
+class ProxyTracer:
+    """Visibility and first hits on a canonical mesh posed in B frames; one tree, refitted on demand."""
+
+    def __init__(self, mesh: Mesh, vertices_world: Tensor) -> None:
+        """Args: ``vertices_world`` [B, V, 3] of ``mesh`` in every frame."""
+        self.mesh, self.vertices = mesh, vertices_world
+        self._frames: dict[int, TriangleBvh] = {}
+
+    def visible(self, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float) -> Tensor:
+        """[R] bool: nothing between ``near`` and ``far`` metres along world rays [R, 3] of ``frame``."""
+        return ~any_hit(self._tree(frame), origins, directions, near, far)
+
+    def first_hit(self, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float) -> Hits:
+        """The first triangle along world rays [R, 3] of ``frame``."""
+        return closest_hit(self._tree(frame), origins, directions, near, far)
+
+    def _tree(self, frame: int) -> TriangleBvh:
+        if not self._frames:
+            self._frames[frame] = build_bvh(self.vertices[frame].contiguous(), self.mesh.faces)
+        elif frame not in self._frames:
+            # The triangles keep their neighbours in every pose, so any frame's tree fits once its boxes are updated.
+            self._frames[frame] = refit_bvh(next(iter(self._frames.values())), self.vertices[frame].contiguous())
+        return self._frames[frame]

@@ -1,0 +1,48 @@
+"""The radiance field: outgoing linear radiance under the training light."""
+
+import torch
+from torch import Tensor, nn
+
+from core.spherical_harmonics import eval_basis
+from implicit_branch.fields.encoding import HashEncoding
+from implicit_branch.fields.mlp import relu_mlp
+
+
+class RadianceField(nn.Module):
+    """Appearance grid and a two-layer network on appearance, geometry, reflected view direction and normal.
+
+    Direction and normal are world-space vectors: the body moves under a light that stands still, so shading has to
+    depend on where the surface faces in the world.
+    """
+
+    def __init__(
+        self,
+        *,
+        xyz_encoding: dict,
+        geometry_features: int,
+        sh_degree: int = 4,
+        n_neurons: int = 64,
+        n_hidden_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.encoding = HashEncoding(**xyz_encoding)
+        self.sh_bands = sh_degree
+        inputs = self.encoding.features + geometry_features + sh_degree**2 + 3
+        self.network = relu_mlp(inputs, 3, hidden=n_neurons, layers=n_hidden_layers)
+
+    def appearance(self, points: Tensor) -> Tensor:
+        """Appearance feature [N, F] at canonical ``points`` [N, 3]; shared with the materials."""
+        return self.encoding(points)
+
+    def forward(self, appearance: Tensor, geometry: Tensor, normal: Tensor, view_dir: Tensor) -> Tensor:
+        """Linear radiance [N, 3] in (0, 1).
+
+        Args:
+            appearance: [N, F] of :meth:`appearance`.
+            geometry: [N, G] geometry feature.
+            normal: [N, 3] unit, world.
+            view_dir: [N, 3] unit, world, from the surface to the eye.
+        """
+        reflected = 2 * (normal * view_dir).sum(-1, keepdim=True) * normal - view_dir
+        basis = eval_basis(reflected, self.sh_bands - 1)
+        return torch.sigmoid(self.network(torch.cat([appearance, geometry, basis, normal], -1)))

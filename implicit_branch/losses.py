@@ -1,0 +1,133 @@
+"""What the teacher minimises. Every function returns a mean; weights and schedules are applied by the caller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.color import composite, linear_to_srgb, luminance
+from core.schedules import Scheduled, scale_teacher_schedule, teacher_schedule
+from implicit_branch.fields.fields import Fields
+from implicit_branch.fields.material import Material
+from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.rendering.volume import FieldSamples
+from implicit_branch.training_images import PixelBatch
+
+CURVATURE_STEP = 1e-3
+"""Metres along the tangent between two normals; well below the finest cell, well above float32 noise."""
+TYPICAL_ROUGHNESS = 0.55
+"""Cloth and skin."""
+JITTER = 0.01
+"""Metres: standard deviation between the points whose materials are compared."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights by name, each a number or a schedule, already stretched to the run's length."""
+
+    weights: Mapping[str, Scheduled]
+
+    @classmethod
+    def stretched(cls, weights: Mapping[str, Scheduled], max_steps: int) -> "LossWeights":
+        """From weights written for the 25 000-step reference schedule."""
+        return cls({name: scale_teacher_schedule(value, max_steps) for name, value in weights.items()})
+
+    def at(self, step: int, epoch: float) -> dict[str, float]:
+        """The positive weights at ``step``."""
+        now = {name: teacher_schedule(value, step, epoch) for name, value in self.weights.items()}
+        return {name: weight for name, weight in now.items() if weight > 0}
+
+
+def image_l1(predicted: Tensor, alpha: Tensor, batch: PixelBatch, background: Tensor) -> Tensor:
+    """L1 in sRGB over pixels whose colour can be trusted and where something was rendered.
+
+    Nothing is clamped: a clamp would take the gradient of over-exposed pixels.
+
+    Args:
+        predicted: [R, 3] linear premultiplied.
+        alpha: [R] coverage.
+        batch: R pixels.
+        background: [3] linear.
+    """
+    encoded = linear_to_srgb(composite(predicted, alpha, background))
+    weight = batch.trusted * (alpha.detach() > 0)
+    difference = (encoded - batch.target(background)).abs().mean(-1)
+    return (difference * weight).sum() / weight.sum().clamp_min(1)
+
+
+def eikonal(gradient: Tensor) -> Tensor:
+    """Mean of (|g| - 1)^2 for canonical distance gradients [N, 3] (Gropp et al. 2020)."""
+    if gradient.shape[0] == 0:
+        return gradient.sum()
+    # A floor inside the root keeps its derivative finite where the gradient vanishes.
+    return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square().mean()
+
+
+def curvature(fields: Fields, samples: FieldSamples, generator: torch.Generator, limit: int) -> Tensor:
+    """Mean angle over pi between normals a small step apart along the surface (PermutoSDF, Rosu and Behnke 2023).
+
+    Args:
+        fields: the fields.
+        samples: where normals are known.
+        generator: chooses tangents and, beyond ``limit`` samples, which ones are looked at.
+        limit: samples evaluated at most.
+    """
+    points, gradient = samples.canonical, samples.gradient
+    if points.shape[0] > limit:
+        chosen = torch.randint(points.shape[0], (limit,), generator=generator, device=points.device)
+        points, gradient = points[chosen], gradient[chosen]
+    normal = torch.nn.functional.normalize(gradient, dim=-1)
+    random = torch.randn(points.shape, generator=generator, device=points.device, dtype=points.dtype)
+    tangent = torch.nn.functional.normalize(torch.linalg.cross(normal.detach(), random), dim=-1)
+    beside = torch.nn.functional.normalize(fields.geometry(points + CURVATURE_STEP * tangent).gradient, dim=-1)
+    cosine = (normal * beside).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6)
+    return cosine.acos().mean() / torch.pi if points.shape[0] else points.sum()
+
+
+def material_smoothness(
+    fields: Fields, samples: FieldSamples, material: Material, rays: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Relative squared difference of materials between samples and jittered copies, composited, per channel.
+
+    Returns:
+        ``albedo_smoothness``, ``roughness_smoothness`` and ``metallic_smoothness``, means over ``rays``.
+    """
+    noise = torch.randn(samples.canonical.shape, generator=generator, device=samples.canonical.device)
+    nearby = fields.materials_at(samples.canonical.detach() + JITTER * noise)
+    weights = samples.weights.detach()
+    result = {}
+    for name, here, there in zip(Material._fields, material, nearby, strict=True):
+        relative = (here - there) / torch.maximum(here, there).detach().clamp_min(1e-6)
+        squared = relative.square()
+        squared = squared.sum(-1) if squared.ndim > 1 else squared
+        result[f"{name}_smoothness"] = (weights * squared).sum() / rays
+    return result
+
+
+def material_priors(samples: FieldSamples, material: Material) -> dict[str, Tensor]:
+    """Where images say nothing: cloth and skin are rough (about 0.55) and not metallic.
+
+    Returns:
+        ``roughness_prior`` and ``metallic_prior``, weighted by the samples' share in the image.
+    """
+    weights = samples.weights.detach()
+    total = weights.sum().clamp_min(1e-6)
+    return {
+        "roughness_prior": (weights * (material.roughness - TYPICAL_ROUGHNESS).square()).sum() / total,
+        "metallic_prior": (weights * material.metallic).sum() / total,
+    }
+
+
+def light_neutrality(light: Emitter) -> Tensor:
+    """Squared relative deviation of the light's mean colour from grey: albedo and light share one unknown colour.
+
+    Images fix only their product; a grey mean light (as a white-balanced camera assumes) settles the share.
+    """
+    mean = light.mean()
+    return (mean / luminance(mean).clamp_min(1e-6) - 1).square().sum()
+
+
+def light_scale(light: Emitter, radiance: float) -> Tensor:
+    """Squared logarithm of the light's mean luminance over ``radiance``: settles the scale shared with the albedo."""
+    return (luminance(light.mean()).clamp_min(1e-6) / radiance).log().square()

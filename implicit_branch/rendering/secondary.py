@@ -1,0 +1,125 @@
+"""What light arrives at surface points: visibility of the environment, and light that the body itself returns."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from core import brdf
+from implicit_branch.deformation.proxy_mesh import ProxyTracer
+from implicit_branch.fields.fields import Fields
+from implicit_branch.rendering.emitters import Emitter
+
+OFFSET = 0.004
+"""Metres by which ray origins leave the surface along its normal: the proxy's triangles deviate by less."""
+
+
+class SurfaceHit(NamedTuple):
+    """Where secondary rays meet the body."""
+
+    canonical: Tensor
+    """[N, 3]"""
+    world: Tensor
+    """[N, 3]"""
+    normal: Tensor
+    """[N, 3] unit, world, towards where the ray came from."""
+    view_dir: Tensor
+    """[N, 3] unit, world, back along the ray."""
+    frame: int
+
+
+class Bounce(Protocol):
+    """Radiance that the body sends along secondary rays."""
+
+    def __call__(self, hit: SurfaceHit) -> Tensor:
+        """Linear radiance [N, 3] leaving ``hit`` towards ``view_dir``."""
+        ...
+
+
+class LearnedBounce:
+    """The radiance field itself: right under the light it was trained with, and only there."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+
+    def __call__(self, hit: SurfaceHit) -> Tensor:
+        """One query per hit."""
+        appearance = self.fields.radiance.appearance(hit.canonical)
+        geometry = self.fields.geometry.features(hit.canonical)
+        return self.fields.radiance(appearance, geometry, hit.normal, hit.view_dir)
+
+
+class RelitBounce:
+    """The hit point shaded under another light: one cosine-distributed direction with its shadow per hit."""
+
+    def __init__(self, fields: Fields, light: Emitter, tracer: ProxyTracer, *, near: float, far: float) -> None:
+        self.fields, self.light, self.tracer, self.near, self.far = fields, light, tracer, near, far
+        self.generator: torch.Generator | None = None
+
+    def __call__(self, hit: SurfaceHit) -> Tensor:
+        """Single-scattered light; what is reflected more often is left out."""
+        shape = (len(hit.world), 2)
+        uniforms = torch.rand(shape, generator=self.generator, device=hit.world.device, dtype=hit.world.dtype)
+        direction = brdf.sample_cosine(hit.normal, uniforms)
+        origin = hit.world + OFFSET * hit.normal
+        visible = self.tracer.visible(origin, direction, hit.frame, near=self.near, far=self.far)
+        scattered = brdf.eval_cosine(hit.normal, hit.view_dir, direction, *self.fields.materials_at(hit.canonical))
+        density = brdf.pdf_cosine(hit.normal, direction).clamp_min(1e-6)
+        return scattered * self.light.radiance(direction) * (visible / density)[:, None]
+
+
+@torch.no_grad()
+def trace(
+    tracer: ProxyTracer,
+    origins: Tensor,
+    directions: Tensor,
+    frame_index: Tensor,
+    *,
+    near: float,
+    far: float,
+    bounce: Bounce | Callable[[SurfaceHit], Tensor] | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Follow secondary rays to the environment or the body. No gradient.
+
+    Args:
+        tracer: the posed proxy meshes.
+        origins: [N, 3] world, already off the surface.
+        directions: [N, 3] unit.
+        frame_index: [N] int64, frame of each ray.
+        near: metres; closer hits are ignored.
+        far: metres; farther ones too.
+        bounce: radiance of the body; None traces visibility only.
+
+    Returns:
+        visible [N] bool, and the radiance [N, 3] from the body (None without ``bounce``).
+    """
+    visible = torch.ones(len(origins), dtype=torch.bool, device=origins.device)
+    indirect = None if bounce is None else torch.zeros_like(origins)
+    for frame in frame_index.unique().tolist():
+        rows = (frame_index == frame).nonzero()[:, 0]
+        if bounce is None or indirect is None:
+            visible[rows] = tracer.visible(origins[rows], directions[rows], frame, near=near, far=far)
+            continue
+        hit_rows, hit = _hits(tracer, origins[rows], directions[rows], frame, near=near, far=far)
+        rows = rows[hit_rows]
+        visible[rows] = False
+        indirect[rows] = bounce(hit)
+    return visible, indirect
+
+
+def _hits(
+    tracer: ProxyTracer, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float
+) -> tuple[Tensor, SurfaceHit]:
+    hits = tracer.first_hit(origins, directions, frame, near=near, far=far)
+    rows = (hits.face >= 0).nonzero()[:, 0]
+    corners = tracer.mesh.faces[hits.face[rows]]
+    second, third = hits.barycentric[rows].unbind(-1)
+    weights = torch.stack([1 - second - third, second, third], -1)[..., None]
+    canonical = (tracer.mesh.vertices[corners] * weights).sum(1)
+    posed = tracer.vertices[frame][corners]
+    normal = normalize(torch.linalg.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0]), dim=-1)
+    view_dir = -directions[rows]
+    normal = torch.where((normal * view_dir).sum(-1, keepdim=True) < 0, -normal, normal)
+    return rows, SurfaceHit(canonical, (posed * weights).sum(1), normal, view_dir, frame)

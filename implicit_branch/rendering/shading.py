@@ -1,0 +1,143 @@
+"""Physically based shading of volume-rendered rays by Monte-Carlo integration."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from core import brdf
+from gs_ir.marching import resample
+from gs_ir.packed import accumulate
+from implicit_branch.deformation.proxy_mesh import ProxyTracer
+from implicit_branch.fields.material import Material
+from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.rendering.scatterers import SCATTERERS
+from implicit_branch.rendering.secondary import OFFSET, Bounce, trace
+from implicit_branch.rendering.volume import FieldSamples
+from implicit_branch.sampling.directions import stratified_uniforms
+from implicit_branch.sampling.rays import RayBundle
+from implicit_branch.settings import ShadingSettings
+
+FAR = 1e4
+"""Metres: farther than any camera."""
+
+
+class Shaded(NamedTuple):
+    """Composited shading, premultiplied by coverage."""
+
+    radiance: Tensor
+    """[R, 3] linear."""
+    demodulated: Tensor
+    """[R, 3] linear; diffuse light without the albedo, plus specular."""
+    visibility: Tensor
+    """[R] cosine-weighted share of the environment that is not hidden by the body."""
+
+
+class Draws(NamedTuple):
+    """Scattering points: D draws of the rays' compositing weights."""
+
+    ray: Tensor
+    """[D] int64."""
+    interval: Tensor
+    """[D] int64, sample whose surface properties hold."""
+    weight: Tensor
+    """[D] share of the pixel; differentiable."""
+    depth: Tensor
+    """[D] metres along the ray."""
+    slot: Tensor
+    """[D] int64 in 0..K-1, position among the ray's draws."""
+
+
+def composite_materials(samples: FieldSamples, material: Material) -> Material:
+    """Sum of w times each property along R rays, premultiplied: albedo [R, 3], roughness [R], metallic [R]."""
+    values = torch.cat([material.albedo, material.roughness[:, None], material.metallic[:, None]], -1)
+    summed = accumulate(samples.weights, values, samples.intervals.packed_info)
+    return Material(summed[:, :3], summed[:, 3], summed[:, 4])
+
+
+def shade(
+    rays: RayBundle,
+    samples: FieldSamples,
+    material: Material,
+    light: Emitter,
+    *,
+    tracer: ProxyTracer,
+    settings: ShadingSettings,
+    bounce: Bounce | None,
+    generator: torch.Generator | None,
+) -> Shaded:
+    """Radiance that the body scatters towards the eye.
+
+    Scattering points are drawn along each ray from its compositing weights, one light direction per point. Gradients
+    reach weights, normals, materials and the light; depths, directions, visibility and bounced light carry none.
+
+    Args:
+        rays: R rays.
+        samples: their field samples.
+        material: of the samples.
+        light: the environment.
+        tracer: the proxy meshes of the rays' frames.
+        settings: numbers of samples and distances.
+        bounce: radiance of the body where secondary rays hit it; None for direct light only.
+        generator: of the directions; None repeats the same ones for every pixel.
+    """
+    count = settings.samples_per_pixel
+    draws = draw_points(rays, samples, count, tracer)
+    uniforms = _uniforms(len(rays), count, generator, rays.origins)[draws.ray, draws.slot]
+    normal, surface = samples.normal[draws.interval], Material(*(m[draws.interval] for m in material))
+    view = -rays.directions[draws.ray]
+    fixed = Material(*(m.detach() for m in surface))
+    directions, density = SCATTERERS[settings.render_mode](normal.detach(), view, fixed, light, uniforms)
+    origins = rays.at(draws.ray, draws.depth) + OFFSET * normal.detach()
+    frames = rays.frame_index[draws.ray]
+    visible, indirect = trace(tracer, origins, directions, frames, near=settings.near, far=settings.far, bounce=bounce)
+    arriving = light.radiance(directions) * visible[:, None]
+    if indirect is not None:
+        arriving = arriving + indirect
+    share = (draws.weight / density.clamp_min(1e-6))[:, None]
+    diffuse = brdf.eval_diffuse_cosine(normal, view, directions)[:, None]
+    f0 = brdf.base_reflectance(surface.albedo, surface.metallic)
+    specular = brdf.eval_specular_cosine(normal, view, directions, f0, surface.roughness)
+    body_colour = (1 - surface.metallic[:, None]) * surface.albedo
+    radiance = share * arriving * (body_colour * diffuse + specular)
+    demodulated = share * arriving * (diffuse + specular)
+    open_share = share * diffuse * visible[:, None]
+    summed = radiance.new_zeros(len(rays), 7)
+    summed = summed.index_add(0, draws.ray, torch.cat([radiance, demodulated, open_share], -1))
+    return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
+
+
+def draw_points(rays: RayBundle, samples: FieldSamples, count: int, tracer: ProxyTracer) -> Draws:
+    """Scattering points of R rays, ``count`` positions of the weights' CDF each; the background's are left out.
+
+    A point is never placed behind the proxy's first surface, so that secondary rays start outside of the body.
+    """
+    weights = samples.weights
+    depth, interval = resample(samples.intervals, weights.detach(), count)
+    ray, slot = (interval >= 0).nonzero(as_tuple=True)
+    depth, interval = depth[ray, slot], interval[ray, slot]
+    drawn = torch.zeros_like(weights).index_add(0, interval, torch.ones_like(depth))
+    return Draws(
+        ray, interval, weights[interval] / drawn[interval], depth.minimum(first_depth(rays, tracer)[ray]), slot
+    )
+
+
+@torch.no_grad()
+def first_depth(rays: RayBundle, tracer: ProxyTracer) -> Tensor:
+    """Depth [R] in metres where rays enter the proxy mesh of their frame, infinite for those that miss it."""
+    depth = torch.full_like(rays.origins[:, 0], torch.inf)
+    for frame in rays.frame_index.unique().tolist():
+        rows = rays.frame_index == frame
+        depth[rows] = tracer.first_hit(rays.origins[rows], rays.directions[rows], frame, near=0.0, far=FAR).t
+    return depth
+
+
+def _uniforms(rays: int, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """[R, K, 3] in [0, 1): stratified over the first two and, independently, over the third."""
+    plane = stratified_uniforms(rays, count, generator, like)
+    if generator is None:
+        line = torch.arange(count, device=like.device).flip(0).expand(rays, count) + 0.5
+    else:
+        order = torch.rand(rays, count, generator=generator, device=like.device).argsort(1)
+        line = order + torch.rand(rays, count, generator=generator, device=like.device)
+    return torch.cat([plane, (line / count).to(like.dtype)[..., None]], -1)

@@ -1,0 +1,124 @@
+"""Rays of training pixels and images, and where they are sampled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.camera import Camera
+from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
+
+
+@dataclass(frozen=True)
+class RayBundle:
+    """World rays of several frames."""
+
+    origins: Tensor
+    """[R, 3] metres."""
+    directions: Tensor
+    """[R, 3] unit."""
+    frame_index: Tensor
+    """[R] int64, counting the frames of the posed space."""
+
+    def __len__(self) -> int:
+        return self.origins.shape[0]
+
+    def __getitem__(self, index) -> "RayBundle":
+        return RayBundle(self.origins[index], self.directions[index], self.frame_index[index])
+
+    @classmethod
+    def of_camera(cls, camera: Camera) -> "RayBundle":
+        """Every pixel of ``camera``, row by row, as rays of frame 0."""
+        origins, directions = (rays.reshape(-1, 3) for rays in camera.all_rays())
+        return cls(origins, directions, torch.zeros(len(origins), dtype=torch.int64, device=origins.device))
+
+    def at(self, rays: Tensor, depth: Tensor) -> Tensor:
+        """World points [N, 3] at ``depth`` [N] metres along the rays numbered ``rays`` [N]."""
+        return self.origins[rays] + depth[:, None] * self.directions[rays]
+
+
+class CameraTable:
+    """Cameras of all frames of a dataset as stacked tensors."""
+
+    def __init__(self, cameras: list[Camera]) -> None:
+        """All ``cameras`` have one image size."""
+        self.width = cameras[0].width
+        self.pixel_to_local = torch.linalg.inv(torch.stack([c.intrinsics for c in cameras]))
+        self.world_from_camera = torch.stack([c.world_from_camera for c in cameras])
+
+    def to(self, device: torch.device | str) -> "CameraTable":
+        """Move the tensors."""
+        self.pixel_to_local = self.pixel_to_local.to(device)
+        self.world_from_camera = self.world_from_camera.to(device)
+        return self
+
+    def rays(self, frames: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Origins and unit directions [B, n, 3] through the centres of flat ``pixels`` [B, n] of ``frames`` [B]."""
+        columns, rows = pixels % self.width + 0.5, pixels // self.width + 0.5
+        image_points = torch.stack([columns, rows, torch.ones_like(rows)], -1)
+        pose = self.world_from_camera[frames]
+        directions = image_points @ (pose[:, :3, :3] @ self.pixel_to_local[frames]).transpose(1, 2)
+        return pose[:, None, :3, 3].expand_as(directions), torch.nn.functional.normalize(directions, dim=-1)
+
+
+@dataclass(frozen=True)
+class PrimarySampling:
+    """How densely primary rays are sampled."""
+
+    step: float = 0.02
+    """Metres between coarse samples."""
+    rounds: int = 2
+    """Importance rounds; 0 leaves the coarse intervals."""
+    samples: int = 16
+    """Positions inverted per ray and round."""
+    negligible: float = 1e-4
+    """Intervals whose expected compositing weight is below are not evaluated."""
+
+
+@torch.no_grad()
+def sample_rays(
+    rays: RayBundle,
+    occupancy: Tensor,
+    boxes: Tensor,
+    alpha: Callable[[Tensor, Tensor, Tensor], Tensor],
+    sampling: PrimarySampling,
+    *,
+    jitter: Tensor,
+) -> RaySamples:
+    """Intervals along ``rays`` where there is something to see.
+
+    Coarse intervals through occupied cells; then each round appends positions drawn from the compositing weights
+    with a background bin, so that opaque rays gain many samples and empty ones few. Finally intervals that cannot
+    matter, in front of and behind the surface, are dropped.
+
+    Args:
+        rays: R rays.
+        occupancy: [B, Z, Y, X] uint8 and its ``boxes`` [B, 2, 3].
+        alpha: (points [N, 3], frame_index [N], lengths [N]) to opacity [N].
+        sampling: the densities.
+        jitter: [R] in [0, 1), the ray's offset in steps.
+    """
+    samples = march(
+        rays.origins, rays.directions, occupancy, boxes, rays.frame_index, step=sampling.step, jitter=jitter
+    )
+    for _ in range(sampling.rounds):
+        weights = _weights(rays, samples, alpha)
+        samples = insert_samples(samples, *resample(samples, weights, sampling.samples))
+    if sampling.rounds == 0 or sampling.negligible <= 0:
+        return samples
+    return keep(samples, _weights(rays, samples, alpha) > sampling.negligible)
+
+
+def _weights(rays: RayBundle, samples: RaySamples, alpha: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    points = rays.at(samples.ray_indices, samples.midpoints)
+    opacities = alpha(points, rays.frame_index[samples.ray_indices], samples.t_ends - samples.t_starts)
+    return render_weights(opacities, samples.packed_info)
+
+
+def keep(samples: RaySamples, wanted: Tensor) -> RaySamples:
+    """The intervals where ``wanted`` [S] (bool) is true."""
+    ray_indices = samples.ray_indices[wanted]
+    counts = torch.zeros_like(samples.packed_info[:, 1]).index_add(0, ray_indices, torch.ones_like(ray_indices))
+    packed_info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    return RaySamples(samples.t_starts[wanted], samples.t_ends[wanted], ray_indices, packed_info)

@@ -1,0 +1,114 @@
+"""The training frames as tensors: what a step reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_erosion
+from torch import Tensor
+
+from core.color import composite, linear_to_srgb, srgb_to_linear
+from core.errors import InputError
+from core.frames import BodyPose, Frame, FrameSet
+from implicit_branch.sampling.rays import CameraTable, RayBundle
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """B frames, n pixels each; the frame changes fastest, so that any first part holds pixels of all frames."""
+
+    rays: RayBundle
+    """B * n world rays."""
+    image: Tensor
+    """[B * n, 3] linear premultiplied foreground."""
+    mask: Tensor
+    """[B * n] coverage."""
+    trusted: Tensor
+    """[B * n] 1 where the colour is the body's alone, 0 on the silhouette's pixels."""
+
+    def first(self, count: int) -> "PixelBatch":
+        """The first ``count`` pixels."""
+        return PixelBatch(self.rays[:count], self.image[:count], self.mask[:count], self.trusted[:count])
+
+    def target(self, background: Tensor) -> Tensor:
+        """[B * n, 3] sRGB over a linear ``background`` [3]; composited in linear light."""
+        return linear_to_srgb(composite(self.image, self.mask, background))
+
+
+class TrainingImages:
+    """All frames of a dataset, resident on one device."""
+
+    def __init__(self, frames: FrameSet | Sequence[Frame], *, silhouette_margin: int = 1) -> None:
+        """Read every frame.
+
+        Args:
+            frames: with images and masks of one size.
+            silhouette_margin: pixels on either side of the mask's edge whose colour mixes with the background; they
+                train the mask but not the colour.
+
+        Raises:
+            InputError: no frames, sizes that differ, or a frame without image or mask.
+        """
+        loaded = list(frames)
+        _check(loaded)
+        self.height, self.width = loaded[0].camera.height, loaded[0].camera.width
+        self.cameras = CameraTable([f.camera for f in loaded])
+        self.pose = BodyPose(
+            torch.stack([f.pose.global_orient for f in loaded]),
+            torch.stack([f.pose.body_pose for f in loaded]),
+            torch.stack([f.pose.transl for f in loaded]),
+        )
+        self.masks = torch.stack([f.mask for f in loaded if f.mask is not None])
+        images = torch.stack([f.image for f in loaded if f.image is not None])
+        # Frames come over white: take the white away, so that any background can go there.
+        covered = srgb_to_linear(images) - (1 - self.masks[..., None])
+        self.images = covered.clamp_min(0).flatten(1, 2)
+        self.trusted = torch.stack([_away_from_edge(mask, silhouette_margin) for mask in self.masks]).flatten(1)
+        self._flat_masks = self.masks.flatten(1)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def to(self, device: torch.device | str) -> "TrainingImages":
+        """Move everything to ``device``."""
+        self.cameras.to(device)
+        self.pose = self.pose.to(device)
+        for name in ("masks", "images", "trusted", "_flat_masks"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def batch(self, frames: Tensor, pixels: Tensor, index: Tensor) -> PixelBatch:
+        """Flat ``pixels`` [B, n] of dataset rows ``frames`` [B], which the posed space counts as ``index`` [B]."""
+        origins, directions = self.cameras.rays(frames, pixels)
+        rows, pixels = frames.repeat(pixels.shape[1]), pixels.T.reshape(-1)
+        rays = RayBundle(
+            origins.transpose(0, 1).reshape(-1, 3),
+            directions.transpose(0, 1).reshape(-1, 3),
+            index.repeat(len(rows) // len(index)),
+        )
+        return PixelBatch(rays, self.images[rows, pixels], self._flat_masks[rows, pixels], self.trusted[rows, pixels])
+
+
+def _check(frames: list[Frame]) -> None:
+    if not frames:
+        raise InputError("training frames", found="none", expected="at least one",
+                         next_step="Check the dataset's folder and frame range.")  # fmt: skip
+    sizes = {(f.camera.height, f.camera.width) for f in frames}
+    if len(sizes) > 1:
+        raise InputError("training frames", found=f"image sizes {sorted(sizes)}", expected="one size",
+                         next_step="Resize the images, or train on one camera's frames.")  # fmt: skip
+    bare = [f.name for f in frames if f.image is None or f.mask is None]
+    if bare:
+        raise InputError("training frames", found=f"no image or mask for {', '.join(bare[:8])}",
+                         expected="an image and a mask per frame",
+                         next_step="A motion has no images: choose a capture to train on.")  # fmt: skip
+
+
+def _away_from_edge(mask: Tensor, margin: int) -> Tensor:
+    inside = mask.cpu().numpy() > 0.5
+    if margin == 0:
+        return torch.ones_like(mask)
+    square = np.ones((2 * margin + 1,) * 2, bool)
+    sure = binary_erosion(inside, square) | binary_erosion(~inside, square, border_value=1)
+    return torch.from_numpy(sure).to(mask)

@@ -71,7 +71,9 @@ def ggx_distribution(normal: Tensor, half: Tensor, alpha: Tensor) -> Tensor:
     # 1 - cos**2 loses all digits in float32 at the peak of a smooth lobe; the cross product keeps them.
     sine_squared = torch.linalg.cross(normal.expand_as(half), half).square().sum(-1)
     squared = alpha * alpha
-    value = squared / (pi * (sine_squared + squared * cosine * cosine).square())
+    # The floor is below the peak's value of the smoothest lobe; it matters where view and light cancel (half = 0).
+    spread = (sine_squared + squared * cosine * cosine).clamp_min(0.1 * MIN_GGX_ALPHA**2)
+    value = squared / (pi * spread.square())
     return torch.where(cosine > 0, value, 0)
 
 

@@ -59,4 +59,4 @@ def shrink(image: Tensor, factor: int) -> Tensor:
     height, width, channels = image.shape
     weights = row_solid_angles(height, width, image).reshape(-1, factor, 1, 1, 1)
     blocks = image.reshape(height // factor, factor, width // factor, factor, channels)
-    return (blocks * weights).sum((1, 3)) / (weights.sum(1) * factor)
+    return (blocks * weights).sum((1, 3)) / (weights.sum(1).reshape(-1, 1, 1) * factor)

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
-from gs_ir.reference import probes as reference
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
+from gs_ir.reference import probes as reference
 
 CELL = 0.1
 OPEN = math.sqrt(4 * math.pi)

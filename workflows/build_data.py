@@ -142,3 +142,13 @@ def canonical_body(config: DictConfig, frames: FrameSet) -> CanonicalBody:
     body = load_body(deformer.model_path, frames.gender)
     pose = deformer.cano_pose if isinstance(deformer.cano_pose, str) else list(deformer.cano_pose)
     return CanonicalBody(body, frames.betas, pose)
+
+
+def student_body(config: DictConfig, frames: FrameSet) -> CanonicalBody:
+    """The body of the student's subject in ``explicit_branch.dataset.rest_pose``.
+
+    Raises:
+        InputError: teacher and student name different canonical poses.
+    """
+    options = config.explicit_branch.dataset
+    return CanonicalBody(load_body(options.body_model, frames.gender), frames.betas, options.rest_pose)

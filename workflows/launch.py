@@ -63,8 +63,8 @@ def _stage(command: str, config: DictConfig) -> Callable[[DictConfig], object]:
 
 
 def _launch_stage(training_mode: str, mode: str) -> Callable[[DictConfig], object]:
-    _choice("training_mode", training_mode, TRAINING_MODES)
-    _choice("implicit_branch.mode", mode, IMPLICIT_MODES)
+    choice("training_mode", training_mode, TRAINING_MODES)
+    choice("implicit_branch.mode", mode, IMPLICIT_MODES)
     if mode != "train":
         from workflows.render_distillation_set import render
 
@@ -78,7 +78,12 @@ def _launch_stage(training_mode: str, mode: str) -> Callable[[DictConfig], objec
     return train_student
 
 
-def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+def choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a ``value`` of configuration ``key`` that is not ``allowed``.
+
+    Raises:
+        InputError: names the key and the choices.
+    """
     if value not in allowed:
         note = " (`joint` never ran in the published system and is not offered)" if value == "joint" else ""
         raise InputError(

@@ -1,0 +1,76 @@
+"""From the configuration to a student and its training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from body_models.canonical import CanonicalBody
+from core.frames import Frame, FrameSet
+from core.protocols import CanonicalField
+from core.schedules import STUDENT_ITERATIONS, scaled
+from explicit_branch.avatar import Avatar, AvatarRecord
+from explicit_branch.initialisation import INIT_MODES, SurfaceCloud, sample_box, sample_mesh, surfels_on
+from explicit_branch.settings import TrainingSettings
+from explicit_branch.trainer import OutputSettings, RefillSettings
+from workflows.bake_occlusion import read_mesh
+from workflows.launch import choice
+from workflows.paths import StagePaths
+
+COMPONENTS = ("rigid", "non_rigid", "pose_correction", "texture")
+
+
+def training_settings(config: DictConfig) -> TrainingSettings:
+    """``explicit_branch.opt`` as settings, stretched to its iterations."""
+    options: dict[str, Any] = OmegaConf.to_container(config.explicit_branch.opt, resolve=True)  # type: ignore[assignment]
+    return TrainingSettings.from_mapping({"seed": config.explicit_branch.seed, **options})
+
+
+def refill_settings(config: DictConfig, iterations: int) -> RefillSettings:
+    """When holes are refilled; iterations are written for 30,000 and stretched."""
+    branch = config.explicit_branch
+    moments = tuple(scaled(i, iterations, STUDENT_ITERATIONS) for i in branch.distill_density_iter)
+    return RefillSettings(moments, branch.density_distillation_min, branch.density_distillation_max)
+
+
+def output_settings(config: DictConfig, iterations: int) -> OutputSettings:
+    """Folder and checkpoints; iterations are written for 30,000 and stretched."""
+    moments = tuple(scaled(i, iterations, STUDENT_ITERATIONS) for i in config.explicit_branch.checkpoint_iterations)
+    return OutputSettings(StagePaths(config).student_dir, moments)
+
+
+def surface_cloud(config: DictConfig, body: CanonicalBody) -> SurfaceCloud:
+    """Where surfels start: ``dataset.init_mode`` = IA (the teacher's mesh), smpl (the body) or random (its box)."""
+    branch = config.explicit_branch
+    mode, count = branch.dataset.init_mode, branch.model.gaussian.points
+    choice("explicit_branch.dataset.init_mode", mode, INIT_MODES)
+    generator = torch.Generator().manual_seed(branch.seed)
+    if mode == "random":
+        return sample_box(body.box, count, generator)
+    vertices, faces = read_mesh(StagePaths(config).mesh) if mode == "IA" else (body.vertices, body.faces)
+    return sample_mesh(vertices.to(body.vertices), faces.to(body.faces.device), count, generator)
+
+
+def new_avatar(
+    config: DictConfig, frames: FrameSet | Sequence[Frame], body: CanonicalBody, teacher: CanonicalField | None
+) -> tuple[Avatar, Tensor]:
+    """An untrained student, and the surface points [M, 3] that must stay covered."""
+    branch = config.explicit_branch
+    cloud = surface_cloud(config, body)
+    # Surfels drawn at random in a box have no surface to be moved onto.
+    guide = teacher if branch.dataset.init_mode != "random" else None
+    gaussian = branch.model.gaussian
+    surfels = surfels_on(cloud, feature_dim=gaussian.feature_dim, opacity=gaussian.opacity, teacher=guide)
+    plain: dict[str, Any] = OmegaConf.to_container(branch.model, resolve=True)  # type: ignore[assignment]
+    record = AvatarRecord(
+        subject=branch.dataset.subject,
+        gender=branch.dataset.gender,
+        betas=[float(b) for b in body.betas],
+        canonical_pose=str(body.pose_name),
+        frames=len(frames),
+        components={name: plain[name] for name in COMPONENTS},
+        provenance={"seed": branch.seed, "teacher": str(config.implicit_branch.resume)},
+    )
+    return Avatar(surfels, body, record), cloud.points

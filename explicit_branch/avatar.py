@@ -1,7 +1,7 @@
 """The student: surfels, how they move, how they look, the light they were trained under, and their occlusion probes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from core.errors import InputError
 from explicit_branch.components import build
 from explicit_branch.deformation.deformation import Deformation
 from explicit_branch.rendering.appearance import AppearanceHead
+from explicit_branch.rendering.probes import OcclusionProbes
+from explicit_branch.rendering.raster_pass import RasterRules
 from explicit_branch.surfels import Surfels
-from gs_ir.probes import ProbeVolumes
 
 SCHEMA = 1
 KIND = "surfel-avatar"
@@ -44,6 +45,13 @@ class AvatarRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     """Plain values: hash of the teacher, seed, configuration, ..."""
     iteration: int = 0
+    rendering: dict[str, Any] = field(default_factory=dict)
+    """Arguments of ``RasterRules``; the published ones differ from the defaults."""
+
+    @property
+    def raster_rules(self) -> RasterRules:
+        """How the surfels become pixels."""
+        return RasterRules(**self.rendering)
 
 
 class Avatar(nn.Module):
@@ -58,7 +66,7 @@ class Avatar(nn.Module):
         self.appearance = build_appearance(record).to(device)
         self.training_light: Tensor | None = None
         """[6, R, R, 3] linear radiance of the light during training."""
-        self.probes: ProbeVolumes | None = None
+        self.probes: OcclusionProbes | None = None
 
     @property
     def body(self) -> CanonicalBody:
@@ -81,9 +89,7 @@ class Avatar(nn.Module):
             "surfels": self.surfels.raw(),
             "networks": networks,
             "training_light": self.training_light,
-            "probes": None
-            if self.probes is None
-            else {f.name: getattr(self.probes, f.name) for f in fields(self.probes)},
+            "probes": None if self.probes is None else self.probes.state(),
         }
 
     def save(self, path: str | Path, **extra: Any) -> None:
@@ -119,7 +125,7 @@ def avatar_from_state(state: Mapping[str, Any], device: torch.device | str) -> A
         raise ValueError(f"avatar: missing {missing}, unexpected {unexpected} network parameters")
     light, probes = state["training_light"], state["probes"]
     avatar.training_light = None if light is None else light.to(device)
-    avatar.probes = None if probes is None else ProbeVolumes(**probes).to(device)
+    avatar.probes = None if probes is None else OcclusionProbes.from_state(probes).to(device)
     return avatar
 
 

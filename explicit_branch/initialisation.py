@@ -13,8 +13,8 @@ from gs_ir.nearest import nearest_neighbours
 INIT_MODES = ("IA", "smpl", "random")
 """Published names: on the teacher's mesh, on the body model, uniform in the canonical box."""
 
-SCALE_OF_SPACING = 0.7
-"""Standard deviation over mean distance to the three nearest neighbours: closed cover without much overlap."""
+SCALE_OF_SPACING = 1.0
+"""Standard deviation over mean distance to the three nearest neighbours: closed cover under the area rule."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from core.frames import Frame
+from core.frames import Frame, FrameSet
 from core.protocols import CanonicalField
 from core.schedules import exponential_decay
 from explicit_branch.avatar import Avatar
@@ -30,16 +30,18 @@ logger = logging.getLogger(__name__)
 LOG_INTERVAL = 10
 LIGHT_WITHOUT_TEACHER = 0.5
 
+Frames = FrameSet | Sequence[Frame]
+
 
 @dataclass(frozen=True)
 class TrainingData:
     """What the student learns from."""
 
-    frames: Sequence[Frame]
+    frames: Frames
     """Captured frames."""
-    maps: Sequence[Frame] | None = None
+    maps: Frames | None = None
     """The teacher's maps of the captured frames, in the same order; a capture's own maps are for evaluation only."""
-    distillation: Sequence[Frame] = ()
+    distillation: Frames = ()
     """The teacher's renders on other poses."""
     teacher: CanonicalField | None = None
     surface: Tensor | None = None

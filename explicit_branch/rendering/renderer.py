@@ -6,7 +6,7 @@ composite in linear light.
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,17 +18,16 @@ from core.frames import BodyPose, GBuffer
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import TRAINED, PosedSurfels
 from explicit_branch.rendering.appearance import View
-from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals, shade
-from explicit_branch.surfels import SurfaceMaterial
+from explicit_branch.rendering.raster_pass import draw
+from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
+from explicit_branch.rendering.surface import ALPHA_FLOOR, Surface, gather, shade_pixels
 from gs_ir.cubemap import PrefilteredLight
-from gs_ir.probes import query_probes
-from gs_ir.surfels import SurfelRaster, rasterize_surfels
+from gs_ir.surfels import SurfelRaster
 
 SHADING_MODES = ("forward", "deferred")
 COMPOSITING_RULES = ("linear", "published")
 """``linear``: over the background in linear light. ``published``: forward shading in linear light, deferred in sRGB."""
 
-ALPHA_FLOOR = 1e-4
 Timer = Callable[[str], AbstractContextManager]
 
 
@@ -119,6 +118,7 @@ class Renderer:
         if shading not in SHADING_MODES:
             raise ValueError(f"render: shading {' | '.join(SHADING_MODES)} expected, found {shading!r}")
         view = training or TrainingView()
+        avatar = self.avatar
         deferred = light is not None and shading == "deferred"
         posed, surface = self._surface(pose, camera, view, albedo_gain, timer, shaded=light is not None or gbuffer)
         channels = surface.channels() if gbuffer or deferred else {}
@@ -128,12 +128,19 @@ class Renderer:
         if colour:
             channels |= self._colour_channels(posed, surface, camera, view)
         with timer("rasterisation"):
-            raster, images = self._rasterise(posed, channels, camera, view.screen_points)
-        buffer = _gather(images, raster, camera) if "albedo" in images else None
+            raster, images = draw(
+                posed,
+                avatar.surfels.opacities,
+                channels,
+                camera,
+                rules=avatar.record.raster_rules,
+                screen_points=view.screen_points,
+            )
+        buffer = gather(images, raster, camera) if "albedo" in images else None
         lobes = None
         if buffer is not None and light is not None and deferred:
             with timer("shading"):
-                lobes = _shaded_pixels(buffer, camera, light, self.options)
+                lobes = shade_pixels(buffer, camera, light, self.options)
                 images["radiance"] = lobes.total
         with timer("compositing"):
             image = self._picture(images.get("radiance"), raster.alpha, background, deferred)
@@ -158,7 +165,7 @@ class Renderer:
         timer: Timer,
         *,
         shaded: bool,
-    ) -> tuple[PosedSurfels, "_Surface"]:
+    ) -> tuple[PosedSurfels, Surface]:
         """Posed surfels and their surface properties; occlusion only where it is ``shaded``."""
         avatar = self.avatar
         with timer("skinning"):
@@ -171,15 +178,14 @@ class Renderer:
             with timer("occlusion"):
                 visibility = self._ambient_visibility(posed, normals, pose)
         material = avatar.surfels.material.scaled(albedo_gain)
-        return posed, _Surface(normals, to_camera, material, visibility)
+        return posed, Surface(normals, to_camera, material, visibility)
 
     def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
         probes, deformation = self.avatar.probes, self.avatar.deformation
         if probes is None or not self.occlusion:
             return torch.ones_like(normals[:, 0])
         with torch.no_grad():
-            return query_probes(
-                probes,
+            return probes.query(
                 posed.centers,
                 normals,
                 own_part=deformation.parts(self.avatar.surfels),
@@ -189,31 +195,11 @@ class Renderer:
             )
 
     def _colour_channels(
-        self, posed: PosedSurfels, surface: "_Surface", camera: Camera, view: TrainingView
+        self, posed: PosedSurfels, surface: Surface, camera: Camera, view: TrainingView
     ) -> dict[str, Tensor]:
         seen = View(camera.position, view.frame_index, view.generator)
         colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
         return {"colour": colour, "facing": -(posed.normals * surface.to_viewer).sum(-1, keepdim=True)}
-
-    def _rasterise(
-        self, posed: PosedSurfels, channels: dict[str, Tensor], camera: Camera, screen_points: Tensor | None
-    ) -> tuple[SurfelRaster, dict[str, Tensor]]:
-        """One pass over all channels; their premultiplied images [H, W, c] by name."""
-        features = torch.cat(list(channels.values()), -1) if channels else posed.centers[:, :0]
-        raster = rasterize_surfels(
-            posed.centers,
-            posed.tangents_u,
-            posed.tangents_v,
-            self.avatar.surfels.opacities,
-            features,
-            camera_from_world=camera.camera_from_world,
-            intrinsics=camera.intrinsics,
-            width=camera.width,
-            height=camera.height,
-            screen_points=screen_points,
-        )
-        pieces = raster.features.split([c.shape[-1] for c in channels.values()], -1)
-        return raster, dict(zip(channels, pieces, strict=True))
 
     def _picture(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
         if radiance is None:
@@ -222,68 +208,3 @@ class Renderer:
             surface = linear_to_srgb((radiance / alpha[..., None].clamp_min(ALPHA_FLOOR)).clamp(0, 1))
             return composite(surface * alpha[..., None], alpha, background)
         return linear_to_srgb(composite(radiance, alpha, background).clamp(0, 1))
-
-
-@dataclass(frozen=True)
-class _Surface:
-    """What shading needs to know about N surface elements."""
-
-    normals: Tensor
-    to_viewer: Tensor
-    material: SurfaceMaterial
-    visibility: Tensor | None
-
-    def channels(self) -> dict[str, Tensor]:
-        """Properties as raster channels [N, c] by name."""
-        material = self.material
-        visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
-        return {
-            "albedo": material.albedo,
-            "roughness": material.roughness[:, None],
-            "metallic": material.metallic[:, None],
-            "normal": self.normals,
-            "occlusion": visibility[:, None],
-        }
-
-    def shaded(self, light: PrefilteredLight, options: ShadingOptions) -> Shading:
-        """Radiance towards the viewer."""
-        material = self.material
-        return shade(
-            self.normals,
-            self.to_viewer,
-            albedo=material.albedo,
-            roughness=material.roughness,
-            metallic=material.metallic,
-            occlusion=self.visibility,
-            light=light,
-            options=replace(options, normals="given"),
-        )
-
-
-def _gather(images: dict[str, Tensor], raster: SurfelRaster, camera: Camera) -> GBuffer:
-    """Averages over the covered part of each pixel."""
-    coverage = raster.alpha.clamp_min(ALPHA_FLOOR)[..., None]
-    _, directions = camera.all_rays()
-    along_ray = 1 / (directions @ camera.camera_from_world[2, :3])
-    return GBuffer(
-        alpha=raster.alpha,
-        depth=raster.depth / coverage[..., 0] * along_ray,
-        normal=functional.normalize(images["normal"], dim=-1, eps=ALPHA_FLOOR),
-        albedo=images["albedo"] / coverage,
-        roughness=(images["roughness"] / coverage)[..., 0],
-        metallic=(images["metallic"] / coverage)[..., 0],
-        occlusion=(images["occlusion"] / coverage)[..., 0],
-    )
-
-
-def _shaded_pixels(buffer: GBuffer, camera: Camera, light: PrefilteredLight, options: ShadingOptions) -> Shading:
-    """Deferred shading of the covered pixels; premultiplied lobes [H, W, 3]."""
-    inside = (buffer.alpha > ALPHA_FLOOR).nonzero(as_tuple=True)
-    _, directions = camera.pixel_rays(inside[1], inside[0])
-    material = SurfaceMaterial(buffer.albedo[inside], buffer.roughness[inside], buffer.metallic[inside])
-    normals = oriented_normals(buffer.normal[inside], -directions, options.normals)
-    visibility = None if buffer.occlusion is None else buffer.occlusion[inside]
-    lobes = _Surface(normals, -directions, material, visibility).shaded(light, options)
-    alpha = buffer.alpha[inside][:, None]
-    empty = torch.zeros_like(buffer.normal)
-    return Shading(*(empty.index_put(inside, lobe * alpha) for lobe in (lobes.diffuse, lobes.specular)))

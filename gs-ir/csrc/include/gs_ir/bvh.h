@@ -236,58 +236,48 @@ GS_IR_HD uint32_t box_distances(const T* boxes, const T* point, T limit, T* squa
     return mask;
 }
 
-// Nearest point of the segment from p (relative to the query) along e: parameter in [0, 1] and squared distance.
+// Nearest point to the origin on the segment from p along e: parameter in [0, 1] and squared distance.
 template <typename T>
-GS_IR_HD T nearest_on_segment(const T* p, const T* e, T& squared) {
-    const T length_squared = e[0] * e[0] + e[1] * e[1] + e[2] * e[2];
-    const T along = -(p[0] * e[0] + p[1] * e[1] + p[2] * e[2]) / maximum(length_squared, T(1e-30));
-    const T s = clamp(along, T(0), T(1));
-    const T x = p[0] + s * e[0], y = p[1] + s * e[1], z = p[2] + s * e[2];
+GS_IR_HD T nearest_on_segment(T px, T py, T pz, T ex, T ey, T ez, T& squared) {
+    const T along = -(px * ex + py * ey + pz * ez) / maximum(ex * ex + ey * ey + ez * ez, T(1e-30));
+    const T s = minimum(maximum(along, T(0)), T(1));
+    const T x = px + s * ex, y = py + s * ey, z = pz + s * ez;
     squared = x * x + y * y + z * z;
     return s;
 }
 
 // Nearest points of a block's triangles: squared distance, weights of vertices 1 and 2. The foot point in the plane if
 // it is inside, else the best of the three edges; then weights are exactly 0 or 1 where the point is on an edge or corner.
+// Spelled out in scalars: GCC does not vectorise the loop with Vec3.
 template <typename T>
 GS_IR_HD void nearest_in_block(const T* vertices, const T* point, T* squared, T* weight1, T* weight2) {
+    constexpr int row = kBvhBlock;
+    const T qx = point[0], qy = point[1], qz = point[2];
 #pragma omp simd
     for (int lane = 0; lane < kBvhBlock; ++lane) {
-        T a[3], b[3], ab[3], ac[3], bc[3];
-        for (int k = 0; k < 3; ++k) {
-            a[k] = vertices[kBvhBlock * k + lane] - point[k];
-            b[k] = vertices[kBvhBlock * (3 + k) + lane] - point[k];
-            const T c = vertices[kBvhBlock * (6 + k) + lane] - point[k];
-            ab[k] = b[k] - a[k];
-            ac[k] = c - a[k];
-            bc[k] = c - b[k];
-        }
-        const T d11 = ab[0] * ab[0] + ab[1] * ab[1] + ab[2] * ab[2], d22 = ac[0] * ac[0] + ac[1] * ac[1] + ac[2] * ac[2];
-        const T d12 = ab[0] * ac[0] + ab[1] * ac[1] + ab[2] * ac[2];
-        const T b1 = -(a[0] * ab[0] + a[1] * ab[1] + a[2] * ab[2]), b2 = -(a[0] * ac[0] + a[1] * ac[1] + a[2] * ac[2]);
+        const T* v = vertices + lane;
+        const T ax = v[0] - qx, ay = v[row] - qy, az = v[2 * row] - qz;
+        const T bx = v[3 * row] - qx, by = v[4 * row] - qy, bz = v[5 * row] - qz;
+        const T ux = bx - ax, uy = by - ay, uz = bz - az;  // edge 01
+        const T wx = v[6 * row] - qx - ax, wy = v[7 * row] - qy - ay, wz = v[8 * row] - qz - az;  // edge 02
+        const T d11 = ux * ux + uy * uy + uz * uz, d12 = ux * wx + uy * wy + uz * wz, d22 = wx * wx + wy * wy + wz * wz;
+        const T b1 = -(ax * ux + ay * uy + az * uz), b2 = -(ax * wx + ay * wy + az * wz);
         const T determinant = d11 * d22 - d12 * d12;
-        const T inverse = T(1) / determinant;
-        const T foot1 = (d22 * b1 - d12 * b2) * inverse, foot2 = (d11 * b2 - d12 * b1) * inverse;
+        const T foot1 = (d22 * b1 - d12 * b2) / determinant, foot2 = (d11 * b2 - d12 * b1) / determinant;
+        const T fx = ax + foot1 * ux + foot2 * wx, fy = ay + foot1 * uy + foot2 * wy, fz = az + foot1 * uz + foot2 * wz;
+        const T on_plane = fx * fx + fy * fy + fz * fz;
+        T on_01, on_02, on_12;
+        const T s01 = nearest_on_segment(ax, ay, az, ux, uy, uz, on_01);
+        const T s02 = nearest_on_segment(ax, ay, az, wx, wy, wz, on_02);
+        const T s12 = nearest_on_segment(bx, by, bz, wx - ux, wy - uy, wz - uz, on_12);
+        const T best = minimum(on_01, minimum(on_02, on_12));
         const bool inside = (foot1 > T(0)) & (foot2 > T(0)) & (foot1 + foot2 < T(1)) & (determinant > T(0));
-        T on_plane = T(0);
-        for (int k = 0; k < 3; ++k) {
-            const T reached = a[k] + foot1 * ab[k] + foot2 * ac[k];
-            on_plane += reached * reached;
-        }
-        T on_ab, on_ac, on_bc;
-        const T s_ab = nearest_on_segment(a, ab, on_ab), s_ac = nearest_on_segment(a, ac, on_ac),
-                s_bc = nearest_on_segment(b, bc, on_bc);
-        T best = on_ab, w1 = s_ab, w2 = T(0);
-        w1 = on_ac < best ? T(0) : w1;
-        w2 = on_ac < best ? s_ac : w2;
-        best = minimum(on_ac, best);
-        w1 = on_bc < best ? T(1) - s_bc : w1;
-        w2 = on_bc < best ? s_bc : w2;
-        best = minimum(on_bc, best);
-        const bool plane = inside & (on_plane <= best);
+        const bool plane = inside & (on_plane <= best), edge_01 = on_01 == best, edge_02 = on_02 == best;
+        const T edge1 = edge_01 ? s01 : (edge_02 ? T(0) : T(1) - s12);
+        const T edge2 = edge_01 ? T(0) : (edge_02 ? s02 : s12);
         squared[lane] = plane ? on_plane : best;
-        weight1[lane] = plane ? foot1 : w1;
-        weight2[lane] = plane ? foot2 : w2;
+        weight1[lane] = plane ? foot1 : edge1;
+        weight2[lane] = plane ? foot2 : edge2;
     }
 }
 

@@ -18,6 +18,7 @@ MIN_N_DOT_V = 1e-4
 TABLE_RESOLUTION = 128
 NORMAL_RULES = ("visible", "published", "given")
 SPECULAR_OCCLUSION = ("ao", "lagarde")
+LOBE_DIRECTIONS = ("dominant", "mirror")
 PUBLISHED_FLIP_COSINE = -0.3
 
 
@@ -32,16 +33,21 @@ class ShadingOptions:
     normals: str = "visible"
     """``visible``: bent into the viewer's hemisphere. ``published``: flipped when n.v < -0.3. ``given``: unchanged."""
 
+    lobe_direction: str = "dominant"
+    """Where prefiltered light is read: ``dominant``, between normal and mirror direction; ``mirror`` (published)."""
+
     def __post_init__(self) -> None:
-        if self.specular_occlusion not in SPECULAR_OCCLUSION:
-            raise ValueError(
-                f"specular_occlusion: {' | '.join(SPECULAR_OCCLUSION)} expected, found {self.specular_occlusion!r}"
-            )
-        if self.normals not in NORMAL_RULES:
-            raise ValueError(f"normals: {' | '.join(NORMAL_RULES)} expected, found {self.normals!r}")
+        choices = {
+            "specular_occlusion": SPECULAR_OCCLUSION,
+            "normals": NORMAL_RULES,
+            "lobe_direction": LOBE_DIRECTIONS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {' | '.join(allowed)} expected, found {getattr(self, name)!r}")
 
 
-PUBLISHED = ShadingOptions(normals="published")
+PUBLISHED = ShadingOptions(normals="published", lobe_direction="mirror")
 """The reference system's rules."""
 
 
@@ -86,13 +92,15 @@ def shade(
     options = options or ShadingOptions()
     normals = oriented_normals(normals, view_dirs, options.normals)
     n_dot_v = (normals * view_dirs).sum(-1)
-    mirrored = 2 * n_dot_v.clamp_min(0)[:, None] * normals - view_dirs
+    lobe_dirs = 2 * n_dot_v.clamp_min(0)[:, None] * normals - view_dirs
+    if options.lobe_direction == "dominant":
+        lobe_dirs = dominant_direction(normals, lobe_dirs, roughness)
     n_dot_v = n_dot_v.clamp(MIN_N_DOT_V, 1)
     scale, bias = sample_split_sum(_table(normals.dtype, normals.device), n_dot_v, roughness).unbind(-1)
     diffuse_albedo = albedo * (1 - metallic[:, None])
     diffuse = diffuse_albedo * light.irradiance(normals)
     reflectance = base_reflectance(albedo, metallic) * scale[:, None] + bias[:, None]
-    specular = reflectance * light.radiance(mirrored, roughness)
+    specular = reflectance * light.radiance(lobe_dirs, roughness)
     if occlusion is None:
         return Shading(diffuse, specular)
     bounced = multi_bounce_visibility(occlusion, diffuse_albedo) if options.multi_bounce else occlusion[:, None]
@@ -112,6 +120,16 @@ def oriented_normals(normals: Tensor, view_dirs: Tensor, rule: str = "visible") 
     if rule == "published":
         return torch.where(cosine < PUBLISHED_FLIP_COSINE, -normals, normals)
     return normalize(normals - cosine.clamp_max(0) * view_dirs, dim=-1)
+
+
+def dominant_direction(normals: Tensor, mirrored: Tensor, roughness: Tensor) -> Tensor:
+    """Mean direction [N, 3] of the GGX lobe times cosine (Lagarde and de Rousiers 2014, section 4.9.3).
+
+    A rough lobe leans from the ``mirrored`` direction [N, 3] to the normal, ever more at grazing views.
+    """
+    alpha = ggx_alpha(roughness)
+    smoothness = (1 - alpha).clamp_min(1e-6)
+    return normalize(torch.lerp(normals, mirrored, (smoothness * (smoothness.sqrt() + alpha))[:, None]), dim=-1)
 
 
 def specular_visibility(visibility: Tensor, n_dot_v: Tensor, roughness: Tensor) -> Tensor:

@@ -84,15 +84,16 @@ class PrefilteredLight:
     mips: list[Tensor]
     """[6, r, r, 3] each: linear radiance averaged over the GGX lobe of one roughness."""
     roughness: list[float]
-    """Perceptual roughness of each level, ascending."""
+    """Perceptual roughness of each level, ascending; the last one is 1, whose lobe is the cosine lobe."""
     irradiance_sh: Tensor
-    """[9, 3] real spherical-harmonic coefficients of irradiance / pi (a constant light L gives L)."""
+    """[9, 3] real spherical-harmonic coefficients of irradiance / pi (a constant light L gives L), for kernels that
+    cannot afford a lookup. Mean error under outdoor images 2 to 25 %, against 0.5 % of :meth:`irradiance`."""
     light_from_world: Tensor | None = None
     """[3, 3] rotation that takes world directions to the light's own frame; None: they agree."""
 
     def irradiance(self, normals: Tensor) -> Tensor:
-        """Irradiance / pi [N, 3] on unit world ``normals`` [N, 3], at least 0; differentiable in both."""
-        return (basis(self._local(normals), 2) @ self.irradiance_sh).clamp_min(0)
+        """Irradiance / pi [N, 3] on world ``normals`` [N, 3], from the level of roughness 1; differentiable."""
+        return sample_cubemap(self.mips[-1:], self._local(normals), torch.zeros_like(normals[:, 0]))
 
     def radiance(self, directions: Tensor, roughness: Tensor) -> Tensor:
         """Prefiltered radiance [N, 3] along world ``directions`` [N, 3] for ``roughness`` [N]; differentiable."""
@@ -139,7 +140,7 @@ def equirect_to_cubemap(image: Tensor, resolution: int, samples: int = 4) -> Ten
     """Resample an equirectangular light.
 
     Large images are first averaged down by solid angle, then each texel is the solid-angle mean of ``samples`` **2
-    bilinear lookups, so that a small sun keeps its energy.
+    bilinear lookups, so that a small sun keeps its energy (within 3 %, except within a few texels of the poles).
 
     Args:
         image: [H, W, 3] linear radiance, orientation of :mod:`gs_ir.equirect`.
@@ -149,7 +150,7 @@ def equirect_to_cubemap(image: Tensor, resolution: int, samples: int = 4) -> Ten
     Returns:
         [6, R, R, 3]; differentiable in ``image``.
     """
-    factor = max(1, image.shape[1] // (8 * resolution))
+    factor = max(1, image.shape[1] // (4 * resolution))
     while image.shape[0] % factor or image.shape[1] % factor:
         factor -= 1
     image = shrink(image, factor) if factor > 1 else image
@@ -190,13 +191,13 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
 
     Args:
         cubemap: [6, R, R, 3] linear radiance; R a power of two, at least 16.
-        levels: resolution and roughness of each level; :func:`default_levels` when not given.
+        levels: resolution and roughness of each level, ending with roughness 1; :func:`default_levels` when not given.
 
     Returns:
         The prefiltered light; differentiable in ``cubemap``, deterministic.
 
     Raises:
-        ValueError: wrong shape or resolution.
+        ValueError: wrong shape or resolution, or a last level of another roughness.
     """
     resolution = cubemap.shape[1]
     if cubemap.ndim != 4 or cubemap.shape[0] != 6 or cubemap.shape[2] != resolution:
@@ -204,6 +205,8 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
     if resolution < SMALLEST_LEVEL or resolution & (resolution - 1):
         raise ValueError(f"prefilter: a power of two of at least {SMALLEST_LEVEL} expected, found R = {resolution}")
     levels = default_levels(resolution) if levels is None else levels
+    if levels[-1][1] != 1.0:
+        raise ValueError(f"prefilter: the last level must have roughness 1, found {levels[-1][1]}")
     pyramid = {resolution: cubemap}
     while resolution > SMALLEST_LEVEL:
         pyramid[resolution // 2] = reference.parent_level(pyramid[resolution])

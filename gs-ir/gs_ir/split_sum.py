@@ -1,6 +1,6 @@
 """The environment-BRDF table of split-sum shading: what GGX reflects of a constant light.
 
-Plain PyTorch: computed once per process, on the CPU, in about a second.
+Computed once per process with NumPy on one thread: 0.2 s for 128 x 128 entries.
 """
 
 from functools import lru_cache
@@ -9,12 +9,14 @@ from math import pi
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import grid_sample
 
 CAP_SAMPLES = 32
 """Gauss-Legendre points along the height of the visible-normal cap."""
 ANGLE_SAMPLES = 16
 """Midpoint samples along half its circumference (the integrand is symmetric). Largest error with both: 1.1e-3."""
+COLUMNS_PER_PIECE = 32
+"""View cosines integrated at once, so that the arrays stay in the cache."""
 
 
 @lru_cache(maxsize=4)
@@ -26,8 +28,10 @@ def split_sum_table(resolution: int = 256) -> Tensor:
     Returns:
         [R, R, 2] float32; row = roughness, column = n.v, both at texel centres (i + 0.5) / R.
     """
-    centres = (torch.arange(resolution, dtype=torch.float32) + 0.5) / resolution
-    return torch.stack([_integrate(roughness, centres) for roughness in centres])
+    centres = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) / np.float32(resolution)
+    pieces = np.split(centres, range(COLUMNS_PER_PIECE, resolution, COLUMNS_PER_PIECE))
+    rows = [np.concatenate([_integrate(roughness, piece) for piece in pieces]) for roughness in centres]
+    return torch.from_numpy(np.stack(rows))
 
 
 def sample_split_sum(table: Tensor, n_dot_v: Tensor, roughness: Tensor) -> Tensor:
@@ -37,37 +41,41 @@ def sample_split_sum(table: Tensor, n_dot_v: Tensor, roughness: Tensor) -> Tenso
     return found[0, :, 0].T
 
 
-def _integrate(roughness: Tensor, n_dot_v: Tensor) -> Tensor:
+def _integrate(roughness: np.float32, n_dot_v: np.ndarray) -> np.ndarray:
     """Scale and bias [V, 2] for view cosines [V], by quadrature over visible normals.
 
     With h distributed as visible normals (Dupuy and Benyoub 2023) the integrand is G2 / G1 times Fresnel.
     """
-    alpha = roughness.square()
-    view = torch.stack([(1 - n_dot_v.square()).sqrt(), n_dot_v], -1)[:, None, None]
-    half = _visible_normals(alpha, view)
-    v_dot_h = (view[..., 0] * half[..., 0] + view[..., 1] * half[..., 2]).clamp(0, 1)
-    n_dot_l = (2 * v_dot_h * half[..., 2] - view[..., 1]).clamp_min(0)
-    cosine, squared = view[..., 1], alpha * alpha
-    root_v = (squared + (1 - squared) * cosine.square()).sqrt()
-    root_l = (squared + (1 - squared) * n_dot_l.square()).sqrt()
-    ratio = n_dot_l * (cosine + root_v) / (n_dot_l * root_v + cosine * root_l).clamp_min(1e-12)
-    weighted = ratio * (_cap_nodes()[1] / ANGLE_SAMPLES)[:, None]
-    fresnel = (1 - v_dot_h).pow(5)
-    return torch.stack([(weighted * (1 - fresnel)).sum((1, 2)), (weighted * fresnel).sum((1, 2))], -1)
+    alpha, squared = roughness**2, roughness**4
+    view_z = n_dot_v[:, None, None]
+    view_x = np.sqrt(1 - view_z * view_z)
+    half_x, half_z = _visible_normals(alpha, view_x, view_z)
+    v_dot_h = np.clip(view_x * half_x + view_z * half_z, 0, 1)
+    n_dot_l = np.maximum(2 * v_dot_h * half_z - view_z, 0)
+    root_v = np.sqrt(squared + (1 - squared) * view_z * view_z)
+    root_l = np.sqrt(squared + (1 - squared) * n_dot_l * n_dot_l)
+    ratio = n_dot_l * (view_z + root_v) / np.maximum(n_dot_l * root_v + view_z * root_l, np.float32(1e-12))
+    weighted = ratio * (_cap_nodes()[1] / np.float32(ANGLE_SAMPLES))[:, None]
+    miss = 1 - v_dot_h
+    bias = (weighted * (miss * miss) ** 2 * miss).sum((1, 2))
+    return np.stack([weighted.sum((1, 2)) - bias, bias], -1)
 
 
-def _cap_nodes() -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=1)
+def _cap_nodes() -> tuple[np.ndarray, np.ndarray]:
     """Nodes in [0, 1] and weights; denser where the cap meets the lobe's long tail."""
-    nodes, weights = (torch.from_numpy(a).float() for a in np.polynomial.legendre.leggauss(CAP_SAMPLES))
+    nodes, weights = np.polynomial.legendre.leggauss(CAP_SAMPLES)
     rest = (1 - nodes) / 2
-    return 1 - rest.square(), weights * rest
+    return (1 - rest**2).astype(np.float32), (weights * rest).astype(np.float32)
 
 
-def _visible_normals(alpha: Tensor, view: Tensor) -> Tensor:
-    """Quadrature normals [V, CAP_SAMPLES, ANGLE_SAMPLES, 3] for views (x, z) [V, 1, 1, 2]."""
-    stretched = normalize(view * torch.stack([alpha, torch.ones_like(alpha)]), dim=-1)
-    angle = pi * (torch.arange(ANGLE_SAMPLES) + 0.5) / ANGLE_SAMPLES
-    height = (1 - _cap_nodes()[0][:, None]) * (1 + stretched[..., 1]) - stretched[..., 1]
-    radius = (1 - height.square()).clamp_min(0).sqrt()
-    x, y, z = radius * angle.cos() + stretched[..., 0], radius * angle.sin(), height + stretched[..., 1]
-    return normalize(torch.stack([alpha * x, alpha * y, z.expand_as(x)], -1), dim=-1)
+def _visible_normals(alpha: np.float32, view_x: np.ndarray, view_z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x and z [V, CAP_SAMPLES, ANGLE_SAMPLES] of the quadrature normals for views (x, 0, z) [V, 1, 1]."""
+    length = np.sqrt(alpha * alpha * view_x * view_x + view_z * view_z)
+    top_x, top_z = alpha * view_x / length, view_z / length
+    angle = (pi * (np.arange(ANGLE_SAMPLES) + 0.5) / ANGLE_SAMPLES).astype(np.float32)
+    height = (1 - _cap_nodes()[0][:, None]) * (1 + top_z) - top_z
+    radius = np.sqrt(np.maximum(1 - height * height, 0))
+    x, y, z = alpha * (radius * np.cos(angle) + top_x), alpha * radius * np.sin(angle), height + top_z
+    length = np.sqrt(x * x + y * y + z * z)
+    return x / length, z / length

@@ -91,7 +91,7 @@ def sample_level(texels: Tensor, resolution: int, directions: Tensor) -> Tensor:
 
 
 def sample_cubemap(texels: Tensor, resolutions: list[int], directions: Tensor, lod: Tensor) -> Tensor:
-    """Trilinear values [N, C] of the levels packed in ``texels`` [sum 6 R R, C] at ``directions`` [N, 3], ``lod`` [N]."""
+    """Trilinear values [N, C] of the levels ``texels`` [sum 6 R R, C] at ``directions`` [N, 3], ``lod`` [N]."""
     levels = texels.split([6 * r * r for r in resolutions])
     lower = lod.detach().long().clamp(0, max(len(resolutions) - 2, 0))
     fraction = lod - lower

@@ -1,6 +1,7 @@
 """One raster pass over every channel: opacity by footprint, supersampling, and pooling to the picture's pixels."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ _POOLED = ("features", "alpha", "depth", "median_depth", "normal", "distortion")
 class RasterRules:
     """How surfels become pixels; belongs to the avatar, whose opacities are fitted under these rules."""
 
-    supersampling: int = 1
-    """Raster samples per pixel and axis. 2 pays where a pixel is larger than a surfel, below about 256 pixels."""
+    min_size: int = 256
+    """Pictures with a shorter side are supersampled by the factor that reaches it: below, pixels outgrow surfels and
+    the screen filter widens silhouettes. 0: never."""
     opacity_rule: str = "area"
     """``area``: a disc smaller than the screen filter loses opacity in proportion, and one seen from behind fades.
     ``published``: the surfel's opacity as it is, which widens silhouettes by the filter."""
@@ -31,6 +33,10 @@ class RasterRules:
     def __post_init__(self) -> None:
         if self.opacity_rule not in OPACITY_RULES:
             raise ValueError(f"opacity_rule: {' | '.join(OPACITY_RULES)} expected, found {self.opacity_rule!r}")
+
+    def supersampling(self, camera: Camera) -> int:
+        """Raster samples per pixel and axis."""
+        return max(1, ceil(self.min_size / min(camera.width, camera.height)))
 
 
 def draw(
@@ -55,7 +61,7 @@ def draw(
     Returns:
         The raster, and the premultiplied images [H, W, c] of the channels by name.
     """
-    scale = rules.supersampling
+    scale = rules.supersampling(camera)
     fine = camera.resized(camera.width * scale, camera.height * scale)
     if rules.opacity_rule == "area":
         opacities = opacities * footprint_factor(posed, fine)

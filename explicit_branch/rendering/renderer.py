@@ -22,12 +22,15 @@ from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
 from explicit_branch.rendering.surface import ALPHA_FLOOR, Surface, gather, shade_pixels
 from gs_ir.cubemap import PrefilteredLight
+from gs_ir.probes import query_own_probes
 from gs_ir.surfels import SurfelRaster
 
 SHADING_MODES = ("forward", "deferred")
 COMPOSITING_RULES = ("linear", "published")
 """``linear``: over the background in linear light. ``published``: forward shading in linear light, deferred in sRGB."""
 
+OCCLUSION_KINDS = ("none", "ambient", "own")
+"""``ambient``: visibility that all parts leave; ``own``: that the surfel's own part leaves, to look at."""
 Timer = Callable[[str], AbstractContextManager]
 
 
@@ -70,7 +73,7 @@ class Renderer:
         self,
         avatar: Avatar,
         *,
-        occlusion: bool = True,
+        occlusion: str = "ambient",
         compositing: str = "linear",
         options: ShadingOptions | None = None,
     ) -> None:
@@ -78,12 +81,14 @@ class Renderer:
 
         Args:
             avatar: what to draw.
-            occlusion: use the avatar's probes, if it has any.
+            occlusion: one of ``OCCLUSION_KINDS``; nothing is occluded where the avatar has no probes.
             compositing: one of ``COMPOSITING_RULES``.
             options: rules of shading; the default ones when not given.
         """
         if compositing not in COMPOSITING_RULES:
             raise ValueError(f"Renderer: compositing {' | '.join(COMPOSITING_RULES)} expected, found {compositing!r}")
+        if occlusion not in OCCLUSION_KINDS:
+            raise ValueError(f"Renderer: occlusion {' | '.join(OCCLUSION_KINDS)} expected, found {occlusion!r}")
         self.avatar, self.occlusion, self.compositing = avatar, occlusion, compositing
         self.options = options or ShadingOptions()
 
@@ -182,13 +187,16 @@ class Renderer:
 
     def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
         probes, deformation = self.avatar.probes, self.avatar.deformation
-        if probes is None or not self.occlusion:
+        if probes is None or self.occlusion == "none":
             return torch.ones_like(normals[:, 0])
+        own_part = deformation.parts(self.avatar.surfels)
+        if self.occlusion == "own":
+            return query_own_probes(probes.volumes, posed.centers_canonical, posed.normals_canonical, own_part)
         with torch.no_grad():
             return probes.query(
                 posed.centers,
                 normals,
-                own_part=deformation.parts(self.avatar.surfels),
+                own_part=own_part,
                 points_canonical=posed.centers_canonical,
                 normals_canonical=posed.normals_canonical,
                 part_from_world=deformation.part_from_world(pose),

@@ -47,6 +47,7 @@ def settings_from(recipe: Recipe) -> TeacherSettings:
             far=model["secondary_far_plane"],
             chunk=model["secondary_shader_chunk"],
         ),
+        supersampling=model["supersampling"],
         ray_chunk=model["ray_chunk"],
         phys_kick_in_step=model["phys_kick_in_step"],
         importance_sample_kick_in_step=model["importance_sample_kick_in_step"],

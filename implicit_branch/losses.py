@@ -10,7 +10,7 @@ from core.color import composite, linear_to_srgb, luminance
 from core.schedules import Scheduled, scale_teacher_schedule, teacher_schedule
 from implicit_branch.fields.fields import Fields
 from implicit_branch.fields.material import Material
-from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.rendering.emitters import Emitter, fibonacci_sphere
 from implicit_branch.rendering.volume import FieldSamples
 from implicit_branch.training_images import PixelBatch
 
@@ -18,6 +18,8 @@ CURVATURE_STEP = 1e-3
 """Metres along the tangent between two normals; well below the finest cell, well above float32 noise."""
 TYPICAL_ROUGHNESS = 0.55
 """Cloth and skin."""
+MINKOWSKI = 6
+CHECKED_DIRECTIONS = 256
 JITTER = 0.01
 """Metres: standard deviation between the points whose materials are compared."""
 
@@ -119,13 +121,31 @@ def material_priors(samples: FieldSamples, material: Material) -> dict[str, Tens
     }
 
 
-def light_neutrality(light: Emitter) -> Tensor:
-    """Squared relative deviation of the light's mean colour from grey: albedo and light share one unknown colour.
+def light_neutrality(light: Emitter, like: Tensor) -> Tensor:
+    """Mean squared saturation of the light over all directions: the colours of a surface are its own.
 
-    Images fix only their product; a grey mean light (as a white-balanced camera assumes) settles the share.
+    Images fix only the product of albedo and light. Asking for a grey *mean* would let directions that no visible
+    surface faces pay for coloured ones, so every direction is asked.
+
+    Args:
+        light: the environment.
+        like: device and dtype.
     """
-    mean = light.mean()
-    return (mean / luminance(mean).clamp_min(1e-6) - 1).square().sum()
+    radiance = light.radiance(fibonacci_sphere(CHECKED_DIRECTIONS).to(like))
+    return (radiance / luminance(radiance).clamp_min(1e-4)[:, None] - 1).square().mean()
+
+
+def albedo_greyness(samples: FieldSamples, material: Material) -> Tensor:
+    """Shades of grey (Finlayson and Trezzi 2004): the Minkowski norm (p = 6) of the albedos has no colour.
+
+    Bright materials of whatever kind weigh most; the tint that the light's colour leaves on all of them is removed.
+
+    Returns:
+        variance over the channels of the norm's logarithm, weighted by the samples' share in the image.
+    """
+    weights = samples.weights.detach()[:, None]
+    mean = (weights * material.albedo.pow(MINKOWSKI)).sum(0) / weights.sum().clamp_min(1e-6)
+    return (mean.clamp_min(1e-12).log() / MINKOWSKI).var(unbiased=False)
 
 
 def light_scale(light: Emitter, radiance: float) -> Tensor:

@@ -135,7 +135,8 @@ class TeacherModule(lightning.LightningModule):
         pixels, background = batch.first(count), self._background(generator)
         terms = {
             "rgb_phys_l1": losses.image_l1(shaded.radiance, rendered.alpha[:count], pixels, background),
-            "light_neutrality": losses.light_neutrality(teacher.light),
+            "light_neutrality": losses.light_neutrality(teacher.light, batch.image),
+            "albedo_greyness": losses.albedo_greyness(samples, material),
             "light_scale": losses.light_scale(teacher.light, self.settings.light_mean),
             "lipshitz_bound": teacher.fields.material.network.bound(),
             **losses.material_smoothness(teacher.fields, samples, material, count, generator),

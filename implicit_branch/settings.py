@@ -59,6 +59,8 @@ class TeacherSettings:
     sampling: PrimarySampling = field(default_factory=PrimarySampling)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     shading: ShadingSettings = field(default_factory=ShadingSettings)
+    supersampling: int = 2
+    """Primary rays along each edge of a rendered pixel; they share its Monte-Carlo samples."""
     ray_chunk: int = 4096
     """Primary rays evaluated at once when an image is rendered."""
     phys_kick_in_step: int = 10_000

@@ -61,8 +61,9 @@ def extract_mesh(distance, box: Tensor, resolution: int, chunk: int = CHUNK) -> 
     faces = _without_floaters(faces, len(vertices))
     used, faces = np.unique(faces, return_inverse=True)
     points = torch.from_numpy(vertices[used][:, ::-1].copy()).to(box) + box[0]
-    # Reversing the axes mirrors the mesh, so the corner order that faced inwards along z, y, x faces outwards.
-    return Mesh(points, torch.from_numpy(faces.reshape(-1, 3).astype(np.int64)).to(box.device))
+    # skimage takes larger values for the inside, and reversing the axes mirrors the mesh: one turn is left to undo.
+    outwards = faces.reshape(-1, 3)[:, ::-1].astype(np.int64)
+    return Mesh(points, torch.from_numpy(outwards.copy()).to(box.device))
 
 
 def _evaluate(distance, points: Tensor, chunk: int) -> Tensor:

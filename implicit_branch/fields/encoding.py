@@ -158,4 +158,4 @@ class TinyCudaGrid(nn.Module):
         return encoded, pull_back
 
 
-GRIDS = {"gs_ir": NativeGrid, "tinycudann": TinyCudaGrid}
+GRIDS: dict[str, type[NativeGrid] | type[TinyCudaGrid]] = {"gs_ir": NativeGrid, "tinycudann": TinyCudaGrid}

@@ -97,16 +97,34 @@ def render_frame(
         seed: of the light directions; frames of a video that share it show the same noise.
     """
     illumination = illumination or Illumination.of_training(teacher)
+    fine = teacher.settings.supersampling
+    detailed = camera.resized(camera.width * fine, camera.height * fine)
+    shading = illumination.shading
+    shading = replace(shading, samples_per_pixel=max(1, shading.samples_per_pixel // fine**2))
+    illumination = replace(illumination, shading=shading)
     space = teacher.pose_space(BodyPose(pose.global_orient[None], pose.body_pose[None], pose.transl[None]))
-    tracer, rays = teacher.tracer(space), RayBundle.of_camera(camera)
+    tracer, rays = teacher.tracer(space), RayBundle.of_camera(detailed)
     generator = torch.Generator(rays.origins.device).manual_seed(seed)
     columns = [
         _render_chunk(teacher, rays[first : first + teacher.settings.ray_chunk], space, tracer, illumination,
                       albedo_gain=albedo_gain, generator=generator)
         for first in range(0, len(rays), teacher.settings.ray_chunk)
     ]  # fmt: skip
-    size = camera.height, camera.width
-    return FrameMaps(*(torch.cat(parts).unflatten(0, size) for parts in zip(*columns, strict=True)))
+    size = camera.height, fine, camera.width, fine
+    sums = (torch.cat(parts).unflatten(0, size).mean((1, 3)) for parts in zip(*columns, strict=True))
+    return _divided(FrameMaps(*sums))
+
+
+def _divided(sums: FrameMaps) -> FrameMaps:
+    """The properties as averages over the covered part of each pixel."""
+    share = sums.alpha.clamp_min(ALPHA_FLOOR)
+    return sums._replace(
+        depth=sums.depth / share,
+        normal=torch.nn.functional.normalize(sums.normal, dim=-1),
+        albedo=sums.albedo / share[..., None],
+        roughness=sums.roughness / share,
+        metallic=sums.metallic / share,
+    )
 
 
 def _render_chunk(
@@ -119,8 +137,9 @@ def _render_chunk(
     albedo_gain: Tensor | None,
     generator: torch.Generator,
 ) -> FrameMaps:
+    """Sums along ``rays`` [R], nothing divided by coverage yet."""
     rendered = render_rays(teacher.fields, rays, space, teacher.sampling)
-    samples, alpha = rendered.samples, rendered.alpha
+    samples = rendered.samples
     material = teacher.fields.materials(samples.appearance, samples.geometry)
     if albedo_gain is not None:
         material = Material(material.albedo * albedo_gain, *material[1:])
@@ -128,17 +147,16 @@ def _render_chunk(
         rays, samples, material, illumination.light, tracer=tracer, settings=illumination.shading,
         bounce=illumination.bounce(teacher, tracer), generator=generator,
     )  # fmt: skip
-    share = alpha.clamp_min(ALPHA_FLOOR)
-    mean = composite_materials(samples, material)
+    summed = composite_materials(samples, material)
     return FrameMaps(
         radiance=rendered.radiance,
         shaded=shaded.radiance,
         demodulated=shaded.demodulated,
         visibility=shaded.visibility,
-        alpha=alpha,
-        depth=rendered.depth / share,
-        normal=torch.nn.functional.normalize(rendered.normal, dim=-1),
-        albedo=mean.albedo / share[:, None],
-        roughness=mean.roughness / share,
-        metallic=mean.metallic / share,
+        alpha=rendered.alpha,
+        depth=rendered.depth,
+        normal=rendered.normal,
+        albedo=summed.albedo,
+        roughness=summed.roughness,
+        metallic=summed.metallic,
     )

@@ -31,7 +31,7 @@ def _smooth_light(directions: Tensor) -> Tensor:
     return torch.stack([1 - 0.8 * y + 5 * lamp, 1 - 0.7 * y + 4 * lamp + 0.2 * x, 1 + 0.3 * x * z + 3 * lamp], -1)
 
 
-# ---- Geometry ---------------------------------------------------------------------------------------------------------
+# ---- Geometry --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resolution", [1, 2, 5, 16])
@@ -52,7 +52,7 @@ def test_faces_follow_opengl() -> None:
         torch.testing.assert_close(torch.stack(place), torch.stack([s, t]))
 
 
-# ---- Lookup -----------------------------------------------------------------------------------------------------------
+# ---- Lookup ----------------------------------------------------------------------------------------------------------
 
 
 def test_lookup_at_texel_centres_returns_texels() -> None:
@@ -129,7 +129,7 @@ def test_no_directions() -> None:
     assert not mip.grad.any()
 
 
-# ---- From equirectangular images --------------------------------------------------------------------------------------
+# ---- From equirectangular images -------------------------------------------------------------------------------------
 
 
 def test_bright_texel_lands_on_the_right_face() -> None:
@@ -153,7 +153,7 @@ def test_a_small_sun_keeps_its_energy(width: int) -> None:
         torch.testing.assert_close(found, (1000 * area).expand(3), rtol=0.05, atol=0)
 
 
-# ---- Prefilter --------------------------------------------------------------------------------------------------------
+# ---- Prefilter -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("levels", [None, cubemap.published_levels(32)])
@@ -246,7 +246,7 @@ def test_roughness_to_level() -> None:
 
 
 def test_rotated_light_equals_rotated_map() -> None:
-    """Fails when the rotation is inverted: a quarter turn of the prefiltered light against prefiltering a turned map."""
+    """Fails when the rotation is inverted: the prefiltered light turned by a quarter against a turned map."""
     turn = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]], dtype=F64)  # +z to +x, +x to -z
     base = texel_directions(16, dtype=F64)
     turned_map = prefilter(_smooth_light(base @ turn))  # the light arriving at d is that of turn^-1 d

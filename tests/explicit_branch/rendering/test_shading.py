@@ -118,7 +118,7 @@ def test_ambient_visibility_dims_both_lobes_by_default(sky: PrefilteredLight) ->
 
 
 def test_lobe_direction() -> None:
-    """Fails when the lean towards the normal is reversed: a mirror keeps its direction, the roughest lobe the normal."""
+    """Fails when the lean towards the normal is reversed: a mirror keeps its direction, a rough lobe nears n."""
     normals = torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3)
     mirrored = normalize(torch.tensor([[1.0, 0.0, 0.3]]), dim=-1).expand(3, 3)
     found = dominant_direction(normals, mirrored, torch.tensor([0.0, 0.6, 1.0]))

@@ -1,7 +1,6 @@
 """Training of the teacher as a Lightning module."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from core.checkpoints import check_metadata
+from core.frames import Frame
 from core.losses import coverage_cross_entropy
 from core.schedules import TEACHER_STEPS, Scheduled, learning_rate_factor, scaled
 from implicit_branch import losses
@@ -22,7 +22,8 @@ from implicit_branch.rendering.volume import Rendered, first_rays, render_rays
 from implicit_branch.teacher import Teacher
 from implicit_branch.training_images import PixelBatch, TrainingImages
 
-_log = logging.getLogger(__name__)
+Judge = Callable[[Teacher, Frame, int, int], Mapping[str, float]]
+"""From the teacher, a frame, the step and the frame's number to metrics by name."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,27 @@ class TeacherModule(lightning.LightningModule):
     Everything random in a step comes from a generator seeded by (seed, step), so a resumed run continues exactly.
     """
 
-    def __init__(self, teacher: Teacher, settings: TrainingSettings, images: TrainingImages, sampler: Any) -> None:
-        """Args: ``sampler`` draws pixels, see :mod:`implicit_branch.sampling.pixels`."""
+    def __init__(
+        self,
+        teacher: Teacher,
+        settings: TrainingSettings,
+        images: TrainingImages,
+        sampler: Any,
+        *,
+        judge: Judge | None = None,
+    ) -> None:
+        """Set up.
+
+        Args:
+            teacher: what is optimised.
+            settings: how.
+            images: the training frames.
+            sampler: draws pixels, see :mod:`implicit_branch.sampling.pixels`.
+            judge: measures (and may draw) a validation frame.
+        """
         super().__init__()
         self.teacher, self.settings, self.images, self.sampler = teacher, settings, images, sampler
+        self.judge = judge
         self.weights = losses.LossWeights.stretched(settings.weights, settings.max_steps)
         self._posed: tuple[PosedSpace, ProxyTracer] | None = None
 
@@ -172,6 +190,14 @@ class TeacherModule(lightning.LightningModule):
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
             self.log("train/beta", self.teacher.fields.density.scale().detach())
         self.log("loss", total.detach(), prog_bar=True, logger=False)
+
+    # ---- validation --------------------------------------------------------------------------------------------
+
+    def validation_step(self, frame: Frame, index: int) -> None:
+        """Measure one validation frame."""
+        if self.judge is not None:
+            found = self.judge(self.teacher, frame.to(self.device), self.global_step, index)
+            self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=1)
 
     # ---- optimiser ---------------------------------------------------------------------------------------------
 

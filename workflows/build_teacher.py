@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from core.checkpoints import check_metadata
 from core.frames import FrameSet
 from implicit_branch.building import GROUPS, Recipe
-from implicit_branch.module import TeacherModule, TrainingSettings
+from implicit_branch.module import Judge, TeacherModule, TrainingSettings
 from implicit_branch.sampling.pixels import SAMPLERS
 from implicit_branch.teacher import SubjectIdentity, Teacher, load_teacher
 from implicit_branch.training_images import TrainingImages
@@ -49,13 +49,15 @@ def trained_teacher(config: DictConfig, frames: FrameSet | None, device: str) ->
     return teacher
 
 
-def training_module(config: DictConfig, teacher: Teacher, frames: FrameSet) -> TeacherModule:
-    """The optimisation of ``teacher`` on ``frames``."""
+def training_module(
+    config: DictConfig, teacher: Teacher, frames: FrameSet, *, judge: Judge | None = None
+) -> TeacherModule:
+    """The optimisation of ``teacher`` on ``frames``; ``judge`` measures validation frames."""
     branch = config.implicit_branch
     images = TrainingImages(frames)
     sampler: dict[str, Any] = OmegaConf.to_container(branch.sampler, resolve=True)  # type: ignore[assignment]
     pixels = SAMPLERS[sampler.pop("name")](images.masks, **sampler)  # type: ignore[operator]
-    return TeacherModule(teacher, training_settings(config), images, pixels)
+    return TeacherModule(teacher, training_settings(config), images, pixels, judge=judge)
 
 
 def training_settings(config: DictConfig) -> TrainingSettings:
@@ -81,4 +83,5 @@ def training_settings(config: DictConfig) -> TrainingSettings:
         weights={name.removeprefix("lambda_"): value for name, value in losses.items()},
         background=branch.model.background_color,
         light_mean=system.light_mean,
+        log_every=branch.trainer.log_every_n_steps,
     )

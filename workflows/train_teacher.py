@@ -10,18 +10,22 @@ import trimesh
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from core.checkpoints import load_weights_only
 from core.environment import texel_directions
+from core.evaluation import Surface, surface_metrics
 from core.files import replacing
-from core.images import write_hdr
+from core.frames import Frame, FrameSet, world_to_opengl_normals
+from core.images import write_hdr, write_image
+from core.metrics import psnr
 from implicit_branch.module import StepIndices, TeacherModule
+from implicit_branch.rendering.frame import render_frame
 from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import new_teacher, training_module
 from workflows.paths import StagePaths
-from workflows.teacher_maps import write_maps
+from workflows.teacher_maps import pictures, write_maps
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +43,7 @@ def train(config: DictConfig) -> Teacher:
     lightning.seed_everything(branch.seed, verbose=False)
     frames = implicit_frames(config, "train")
     teacher = new_teacher(config, frames)
-    module = training_module(config, teacher, frames)
+    module = training_module(config, teacher, frames, judge=ValidationStrips(paths.save_dir))
     write_config(config, paths.teacher_dir / "config" / "parsed.yaml")
     resume = branch.resume
     if resume and branch.resume_weights_only:
@@ -60,8 +64,6 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     """Run Lightning's loop over the steps of ``module``."""
     branch, paths = config.implicit_branch, StagePaths(config)
     options: dict[str, Any] = OmegaConf.to_container(branch.trainer, resolve=True)  # type: ignore[assignment]
-    for unused in ("val_check_interval", "limit_val_batches"):
-        options.pop(unused)
     checkpoints = ModelCheckpoint(
         dirpath=paths.checkpoint_dir,
         filename="{epoch}-{step}",
@@ -76,10 +78,46 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
         callbacks=[checkpoints, TQDMProgressBar(refresh_rate=10)],
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        check_val_every_n_epoch=None,
         **options,
     )
     loader = DataLoader(StepIndices(len(module.images)), batch_size=1)
-    trainer.fit(module, loader, ckpt_path=resume)
+    held_out = DataLoader(_Sequence(implicit_frames(config, "val")), batch_size=None)
+    trainer.fit(module, loader, held_out, ckpt_path=resume)
+
+
+class _Sequence(Dataset):
+    """Frames as PyTorch's loader wants them."""
+
+    def __init__(self, frames: FrameSet) -> None:
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self.frames[index]
+
+
+class ValidationStrips:
+    """Draws validation frames side by side as ``it<step>-<i>.png`` and measures them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, teacher: Teacher, frame: Frame, step: int, index: int) -> dict[str, float]:
+        """PSNR of both images over the mask, and shape metrics where ``frame`` has truth."""
+        maps = render_frame(teacher, frame.pose, frame.camera)
+        drawn = pictures(maps, frame.camera)
+        shown = [] if frame.image is None else [frame.image]
+        write_image(self.folder / f"it{step}-{index}.png", torch.cat([*shown, *drawn.values()], 1))
+        if frame.image is None or frame.mask is None:
+            return {}
+        normal = world_to_opengl_normals(maps.normal, frame.camera)
+        found = surface_metrics(Surface(maps.alpha, normal, maps.albedo), frame)
+        found["psnr"] = float(psnr(drawn["rf_rgb"], frame.image, frame.mask))
+        found["pbr_psnr"] = float(psnr(drawn["pbr_rgb"], frame.image, frame.mask))
+        return found
 
 
 def export(teacher: Teacher, folder: Path, *, step: int, resolution: int) -> None:

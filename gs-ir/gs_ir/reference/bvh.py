@@ -91,18 +91,23 @@ def _chunks(rows: int, faces: int) -> list[slice]:
 
 
 def _intersect(corners: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Moeller and Trumbore (1997) for all pairs: t [R, F] (inf: no hit) and weights of vertices 1 and 2 [R, F, 2]."""
-    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    p = torch.linalg.cross(directions[:, None], edge2[None])
-    determinant = (p * edge1).sum(-1)
-    offset = origins[:, None] - corners[None, :, 0]
-    q = torch.linalg.cross(offset, edge1[None].expand_as(offset))
-    u = (p * offset).sum(-1) / determinant
-    v = (q * directions[:, None]).sum(-1) / determinant
-    t = (q * edge2).sum(-1) / determinant
-    slack = 4 * torch.finfo(t.dtype).eps
-    hit = (u >= -slack) & (v >= -slack) & (u + v <= 1 + slack) & (determinant != 0) & t.isfinite()
-    return torch.where(hit, t, torch.inf), torch.stack([u, v], -1)
+    """All pairs: t [R, F] (inf: no hit) and weights of vertices 1 and 2 [R, F, 2].
+
+    The weights are the volumes spanned by the ray and each edge. An edge has the same volume, up to its sign, in both
+    of its triangles, so accepting zero up to rounding leaves no gap between them.
+    """
+    a, b, c = (corners[None, :, i] - origins[:, None] for i in range(3))
+    along = directions[:, None]
+    volumes = torch.stack([(along * torch.linalg.cross(q, p)).sum(-1) for p, q in ((b, c), (c, a), (a, b))], -1)
+    sizes = along.norm(dim=-1) * torch.stack([p.norm(dim=-1) * q.norm(dim=-1) for p, q in ((b, c), (c, a), (a, b))])
+    slack = 4 * torch.finfo(volumes.dtype).eps * sizes.movedim(0, -1)
+    determinant = volumes.sum(-1)
+    hit = (volumes >= -slack).all(-1) | (volumes <= slack).all(-1)
+    hit &= determinant.abs() > slack.sum(-1)
+    weights = volumes / determinant[..., None]
+    point = weights[..., :1] * a + weights[..., 1:2] * b + weights[..., 2:] * c
+    t = (point * along).sum(-1) / along.square().sum(-1)
+    return torch.where(hit & t.isfinite(), t, torch.inf), weights[..., 1:]
 
 
 def closest_hit(
@@ -166,5 +171,6 @@ def _closest_on_triangles(corners: Tensor, points: Tensor) -> tuple[Tensor, Tens
         candidates.append(weights[..., 1:])
     stacked = torch.stack(candidates, 2)
     reached = stacked[..., :1] * edge1[None, :, None] + stacked[..., 1:] * edge2[None, :, None]
-    squared, which = (reached - offset[:, :, None]).square().sum(-1).min(2)
+    # a triangle with a NaN corner is nowhere
+    squared, which = (reached - offset[:, :, None]).square().sum(-1).nan_to_num(nan=torch.inf).min(2)
     return squared, stacked.gather(2, which[..., None, None].expand(-1, -1, 1, 2))[:, :, 0]

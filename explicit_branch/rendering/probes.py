@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.errors import InputError
 from explicit_branch.rendering.probe_baking import PUBLISHED_NEAR, bake_probes
-from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes
+from gs_ir.probes import ProbeVolumes, query_probes
 
 __all__ = [
     "PUBLISHED_NEAR",
@@ -85,8 +85,16 @@ class OcclusionProbes:
             part_from_world: [K, 3, 4] rigid transforms from world to canonical space, one per part.
             published: interpolate other parts by the reference system's rule.
         """
-        own = query_own_probes(self.volumes, points_canonical, normals_canonical, own_part)
-        return own * query_other_probes(self.volumes, points, normals, own_part, part_from_world, published=published)
+        return query_probes(
+            self.volumes,
+            points,
+            normals,
+            own_part=own_part,
+            points_canonical=points_canonical,
+            normals_canonical=normals_canonical,
+            part_from_world=part_from_world,
+            published=published,
+        )
 
     def to(self, device: torch.device | str) -> "OcclusionProbes":
         """The same probes on ``device``."""

@@ -34,47 +34,45 @@ struct HalfProbes {
     }
 };
 
+// volumes: coefficients, offsets, origins, shapes.
 template <typename T>
-gs_ir::Probes<T, HalfProbes> view(
-    const at::Tensor& coefficients, const at::Tensor& offsets, const at::Tensor& origins, const at::Tensor& shapes,
-    double cell) {
-    return {HalfProbes{coefficients.const_data_ptr<at::Half>()}, offsets.const_data_ptr<int64_t>(),
-            origins.const_data_ptr<float>(), shapes.const_data_ptr<int64_t>(), T(cell), origins.size(0)};
+gs_ir::Probes<T, HalfProbes> view(at::TensorList volumes, double cell) {
+    return {HalfProbes{volumes[0].const_data_ptr<at::Half>()}, volumes[1].const_data_ptr<int64_t>(),
+            volumes[2].const_data_ptr<float>(), volumes[3].const_data_ptr<int64_t>(), T(cell), volumes[2].size(0)};
 }
 
-at::Tensor query_own_probes(
-    const at::Tensor& coefficients, const at::Tensor& offsets, const at::Tensor& origins, const at::Tensor& shapes,
-    double cell, const at::Tensor& points, const at::Tensor& normals, const at::Tensor& own_part, double shift) {
-    at::Tensor out = at::empty({points.size(0)}, points.options());
-    const int64_t* own = own_part.const_data_ptr<int64_t>();
-    AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "query_own_probes", [&] {
-        const auto probes = view<scalar_t>(coefficients, offsets, origins, shapes, cell);
-        const auto *p = points.const_data_ptr<scalar_t>(), *n = normals.const_data_ptr<scalar_t>();
-        auto* o = out.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, points.size(0), kPointsPerTask, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i)
-                o[i] = gs_ir::own_visibility(
-                    probes, own[i], gs_ir::load3(p + 3 * i), gs_ir::load3(n + 3 * i), scalar_t(shift));
+// visibility(point, normal, own part) for each element of `surface`: points, normals, own parts.
+template <typename T, typename Visibility>
+void for_each_point(at::TensorList surface, at::Tensor& out, const Visibility& visibility) {
+    const auto *p = surface[0].const_data_ptr<T>(), *n = surface[1].const_data_ptr<T>();
+    const auto* own = surface[2].const_data_ptr<int64_t>();
+    auto* o = out.mutable_data_ptr<T>();
+    at::parallel_for(0, out.numel(), kPointsPerTask, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            o[i] = visibility(gs_ir::load3(p + 3 * i), gs_ir::load3(n + 3 * i), own[i]);
+    });
+}
+
+at::Tensor own_visibility(at::TensorList volumes, double cell, at::TensorList surface, double shift) {
+    at::Tensor out = at::empty({surface[0].size(0)}, surface[0].options());
+    AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "own_visibility", [&] {
+        const auto probes = view<scalar_t>(volumes, cell);
+        for_each_point<scalar_t>(surface, out, [&](auto point, auto normal, int64_t own) {
+            return gs_ir::own_visibility(probes, own, point, normal, scalar_t(shift));
         });
     });
     return out;
 }
 
-at::Tensor query_other_probes(
-    const at::Tensor& coefficients, const at::Tensor& offsets, const at::Tensor& origins, const at::Tensor& shapes,
-    double cell, const at::Tensor& points, const at::Tensor& normals, const at::Tensor& own_part,
-    const at::Tensor& part_from_world, double shift, bool published) {
-    at::Tensor out = at::empty({points.size(0)}, points.options());
-    const int64_t* own = own_part.const_data_ptr<int64_t>();
-    AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "query_other_probes", [&] {
-        const auto probes = view<scalar_t>(coefficients, offsets, origins, shapes, cell);
-        const auto *p = points.const_data_ptr<scalar_t>(), *n = normals.const_data_ptr<scalar_t>();
+at::Tensor other_visibility(
+    at::TensorList volumes, double cell, at::TensorList surface, const at::Tensor& part_from_world, double shift,
+    bool published) {
+    at::Tensor out = at::empty({surface[0].size(0)}, surface[0].options());
+    AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "other_visibility", [&] {
+        const auto probes = view<scalar_t>(volumes, cell);
         const auto* transforms = part_from_world.const_data_ptr<scalar_t>();
-        auto* o = out.mutable_data_ptr<scalar_t>();
-        at::parallel_for(0, points.size(0), kPointsPerTask, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i)
-                o[i] = gs_ir::other_visibility(
-                    probes, own[i], gs_ir::load3(p + 3 * i), gs_ir::load3(n + 3 * i), transforms, scalar_t(shift), published);
+        for_each_point<scalar_t>(surface, out, [&](auto point, auto normal, int64_t own) {
+            return gs_ir::other_visibility(probes, own, point, normal, transforms, scalar_t(shift), published);
         });
     });
     return out;
@@ -83,6 +81,6 @@ at::Tensor query_other_probes(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(gs_ir, CPU, m) {
-    m.impl("query_own_probes", query_own_probes);
-    m.impl("query_other_probes", query_other_probes);
+    m.impl("own_visibility", own_visibility);
+    m.impl("other_visibility", other_visibility);
 }

@@ -16,28 +16,27 @@ OTHER_SHIFT = 1e-4
 OWN_SHIFT = 1e-3
 """Metres that the query point moves along its normal before the lookup (student of the reference: 0.1 and 1 mm)."""
 
-_VOLUMES = "Tensor coefficients, Tensor offsets, Tensor origins, Tensor shapes, float cell"
+# volumes: coefficients, offsets, origins, shapes. surface: points, normals, own part.
 define(
-    "query_own_probes",
-    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, float shift) -> Tensor",
-    reference.query_own_probes,
+    "own_visibility",
+    "(Tensor[] volumes, float cell, Tensor[] surface, float shift) -> Tensor",
+    reference.own_visibility,
 )
 define(
-    "query_other_probes",
-    f"({_VOLUMES}, Tensor points, Tensor normals, Tensor own_part, Tensor part_from_world, float shift, bool published)"
-    " -> Tensor",
-    reference.query_other_probes,
+    "other_visibility",
+    "(Tensor[] volumes, float cell, Tensor[] surface, Tensor part_from_world, float shift, bool published) -> Tensor",
+    reference.other_visibility,
 )
 
 
-@torch.library.register_fake("gs_ir::query_own_probes")
-def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, shift) -> Tensor:
-    return points.new_empty(points.shape[0])
+@torch.library.register_fake("gs_ir::own_visibility")
+def _(volumes, cell, surface, shift) -> Tensor:
+    return surface[0].new_empty(surface[0].shape[0])
 
 
-@torch.library.register_fake("gs_ir::query_other_probes")
-def _(coefficients, offsets, origins, shapes, cell, points, normals, own_part, transforms, shift, published) -> Tensor:
-    return points.new_empty(points.shape[0])
+@torch.library.register_fake("gs_ir::other_visibility")
+def _(volumes, cell, surface, part_from_world, shift, published) -> Tensor:
+    return surface[0].new_empty(surface[0].shape[0])
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,21 @@ class ProbeVolumes:
         return replace(self, **tensors)
 
     @property
-    def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-        """The fields in the order in which the operators take them."""
-        return self.coefficients, self.offsets, self.origins, self.shapes, self.cell
+    def tensors(self) -> list[Tensor]:
+        """What the operators take, in their order."""
+        return [self.coefficients, self.offsets, self.origins, self.shapes]
 
 
 def query_probes(
     volumes: ProbeVolumes,
     points: Tensor,
     normals: Tensor,
+    *,
     own_part: Tensor,
     points_canonical: Tensor,
     normals_canonical: Tensor,
     part_from_world: Tensor,
+    published: bool = False,
 ) -> Tensor:
     """Ambient visibility under a pose: the product over the parts. No gradient.
 
@@ -91,12 +92,13 @@ def query_probes(
         points_canonical: [N, 3] canonical, metres.
         normals_canonical: [N, 3] unit, canonical.
         part_from_world: [K, 3, 4] rigid transforms from world to canonical space, one per part.
+        published: see :func:`query_other_probes`.
 
     Returns:
         [N] in [0, 1]; 1 = open.
     """
     own = query_own_probes(volumes, points_canonical, normals_canonical, own_part)
-    return own * query_other_probes(volumes, points, normals, own_part, part_from_world)
+    return own * query_other_probes(volumes, points, normals, own_part, part_from_world, published=published)
 
 
 def query_own_probes(volumes: ProbeVolumes, points: Tensor, normals: Tensor, own_part: Tensor) -> Tensor:
@@ -105,8 +107,8 @@ def query_own_probes(volumes: ProbeVolumes, points: Tensor, normals: Tensor, own
     It does not depend on the pose, so it can be kept. Trilinear over the probes outside the part and in front of the
     tangent plane; over all probes where there is none.
     """
-    points, normals = points.detach().contiguous(), normals.detach().contiguous()
-    return torch.ops.gs_ir.query_own_probes(*volumes.arguments, points, normals, own_part.contiguous(), OWN_SHIFT)
+    surface = _surface(points, normals, own_part)
+    return torch.ops.gs_ir.own_visibility(volumes.tensors, volumes.cell, surface, OWN_SHIFT)
 
 
 def query_other_probes(
@@ -132,8 +134,10 @@ def query_other_probes(
         published: leave out every probe behind the tangent plane, the reference system's rule. The lattice of another
             part is smooth across the point's surface, and leaving out the far side puts the query too close.
     """
-    points, normals = points.detach().contiguous(), normals.detach().contiguous()
     transforms = part_from_world.detach().to(points.dtype).contiguous()
-    return torch.ops.gs_ir.query_other_probes(
-        *volumes.arguments, points, normals, own_part.contiguous(), transforms, OTHER_SHIFT, published
-    )
+    surface = _surface(points, normals, own_part)
+    return torch.ops.gs_ir.other_visibility(volumes.tensors, volumes.cell, surface, transforms, OTHER_SHIFT, published)
+
+
+def _surface(points: Tensor, normals: Tensor, own_part: Tensor) -> list[Tensor]:
+    return [points.detach().contiguous(), normals.detach().contiguous(), own_part.contiguous()]

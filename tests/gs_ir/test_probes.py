@@ -39,6 +39,10 @@ def _uniform_volume(coefficients: Tensor) -> ProbeVolumes:
     return ProbeVolumes(coefficients.expand(27, 9).half(), torch.tensor([0, 27]), torch.zeros(1, 3), shape, CELL)
 
 
+def _canonical(points: Tensor, normals: Tensor, own: Tensor) -> dict[str, Tensor]:
+    return {"own_part": own, "points_canonical": points, "normals_canonical": normals}
+
+
 IDENTITY = torch.eye(4)[None, :3]
 
 
@@ -49,9 +53,10 @@ def test_queries_equal_reference(dtype: torch.dtype, published: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     volumes = _volumes([(2, 3, 4), (5, 2, 3), (4, 4, 4)], generator)
     points, normals, own, transforms = _queries(500, 3, generator, dtype)
-    expected = reference.query_own_probes(*volumes.arguments, points, normals, own, 1e-3)
+    surface = [points, normals, own]
+    expected = reference.own_visibility(volumes.tensors, CELL, surface, 1e-3)
     torch.testing.assert_close(query_own_probes(volumes, points, normals, own), expected, atol=2e-4, rtol=0)
-    expected = reference.query_other_probes(*volumes.arguments, points, normals, own, transforms, 1e-4, published)
+    expected = reference.other_visibility(volumes.tensors, CELL, surface, transforms, 1e-4, published)
     found = query_other_probes(volumes, points, normals, own, transforms, published=published)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=0)
 
@@ -61,7 +66,7 @@ def test_product_over_parts() -> None:
     generator = torch.Generator().manual_seed(1)
     volumes = _volumes([(3, 3, 3), (3, 3, 3)], generator)
     points, normals, own, transforms = _queries(200, 2, generator, torch.float32)
-    found = query_probes(volumes, points, normals, own, points, normals, transforms)
+    found = query_probes(volumes, points, normals, **_canonical(points, normals, own), part_from_world=transforms)
     own_term = query_own_probes(volumes, points, normals, own)
     singles = [query_other_probes(volumes, points, normals, 1 - torch.full_like(own, k), transforms) for k in (0, 1)]
     others = torch.where(own == 0, singles[1], torch.where(own == 1, singles[0], singles[0] * singles[1]))
@@ -115,6 +120,6 @@ def test_occlusion_fades_outside_the_box() -> None:
 def test_no_points() -> None:
     """Empty queries return empty tensors."""
     empty = torch.zeros(0, 3)
-    assert query_probes(
-        _uniform_volume(torch.ones(9)), empty, empty, torch.zeros(0).long(), empty, empty, IDENTITY
-    ).shape == (0,)
+    volumes = _uniform_volume(torch.ones(9))
+    arguments = _canonical(empty, empty, torch.zeros(0).long())
+    assert query_probes(volumes, empty, empty, **arguments, part_from_world=IDENTITY).shape == (0,)

@@ -60,46 +60,33 @@ def _fade(place: Tensor, clamped: Tensor, last: Tensor) -> Tensor:
     return torch.where(outside, ratio, 1)
 
 
-def query_own_probes(
-    coefficients: Tensor,
-    offsets: Tensor,
-    origins: Tensor,
-    shapes: Tensor,
-    cell: float,
-    points: Tensor,
-    normals: Tensor,
-    own_part: Tensor,
-    shift: float,
-) -> Tensor:
-    """Visibility [N] of each point from the probes of its own part, in canonical space."""
+def own_visibility(volumes: list[Tensor], cell: float, surface: list[Tensor], shift: float) -> Tensor:
+    """Visibility [N] of each point of ``surface`` from the probes of its own part, in canonical space."""
+    points, normals, own_part = surface
     visible = points.new_ones(points.shape[0])
-    for part in range(origins.shape[0]):
-        volume = (coefficients[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(points.dtype), cell)
-        value = query_volume(*volume, points + shift * normals, normals, rule="own")
+    for part in range(volumes[3].shape[0]):
+        value = query_volume(*_volume(volumes, part, points), cell, points + shift * normals, normals, rule="own")
         visible = torch.where(own_part == part, value, visible)
     return visible
 
 
-def query_other_probes(
-    coefficients: Tensor,
-    offsets: Tensor,
-    origins: Tensor,
-    shapes: Tensor,
-    cell: float,
-    points: Tensor,
-    normals: Tensor,
-    own_part: Tensor,
-    part_from_world: Tensor,
-    shift: float,
-    published: bool,
+def other_visibility(
+    volumes: list[Tensor], cell: float, surface: list[Tensor], part_from_world: Tensor, shift: float, published: bool
 ) -> Tensor:
-    """Product [N] of the visibilities from every part but the point's own."""
+    """Product [N] of the visibilities that every part but the point's own leaves."""
+    points, normals, own_part = surface
+    rule = "published" if published else "other"
     visible = points.new_ones(points.shape[0])
-    for part in range(origins.shape[0]):
+    for part in range(volumes[3].shape[0]):
         rotation, translation = part_from_world[part, :, :3], part_from_world[part, :, 3]
         local_normals = normalize(normals @ rotation.T, dim=-1)
         local_points = points @ rotation.T + translation + shift * local_normals
-        volume = (coefficients[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(points.dtype), cell)
-        value = query_volume(*volume, local_points, local_normals, rule="published" if published else "other")
+        value = query_volume(*_volume(volumes, part, points), cell, local_points, local_normals, rule=rule)
         visible = visible * torch.where(own_part == part, 1, value)
     return visible
+
+
+def _volume(volumes: list[Tensor], part: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients, shape and origin of one part."""
+    coefficients, offsets, origins, shapes = volumes
+    return coefficients[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(like.dtype)

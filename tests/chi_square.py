@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-SUBSAMPLES = 10
+SUBSAMPLES = 8
 """Quadrature points along each edge of a bin."""
 MIN_EXPECTED = 5.0
 

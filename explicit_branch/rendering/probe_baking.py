@@ -45,7 +45,7 @@ def bake_probes(
     continues into a neighbouring part counts as inside for two cells, so that no seam is shaded.
 
     Args:
-        vertices: [V, 3] canonical, metres; a closed mesh with outward winding.
+        vertices: [V, 3] canonical, metres; a closed mesh, all faces wound alike.
         faces: [F, 3] int64.
         vertex_joint: [V] int64, the joint with the largest skinning weight.
         parts: [J] int64, the part of each joint.
@@ -58,6 +58,7 @@ def bake_probes(
     Returns:
         One volume per part; about 20 bytes a probe. Deterministic.
     """
+    faces = _wound_outwards(vertices, faces)
     face_part = parts[vertex_joint[faces]].mode(1).values
     whole = build_bvh(vertices, faces)
     rays = _Rays.spherical(directions, near, max_distance, like=vertices)
@@ -120,6 +121,13 @@ class _Rays:
             blocked = any_hit(bvh, origins, self.directions.repeat(chunk.shape[0], 1), self.near, self.far)
             chunks.append(self.open - blocked.reshape(-1, count).to(self.weights.dtype) @ self.weights)
         return torch.cat(chunks)
+
+
+def _wound_outwards(vertices: Tensor, faces: Tensor) -> Tensor:
+    """``faces`` [F, 3], reversed if they enclose a negative volume: the sign of a distance depends on it."""
+    a, b, c = vertices[faces].unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum()
+    return torch.where(volume < 0, faces.flip(1), faces)
 
 
 def _lattice(vertices: Tensor, part_faces: Tensor, cell: float, margin: float) -> tuple[Tensor, Tensor]:

@@ -184,6 +184,13 @@ def test_bent_limb_against_brute_force() -> None:
     assert float(error.quantile(0.95)) < 0.12
 
 
+def test_winding_does_not_matter() -> None:
+    """Fails when an inside-out mesh marks the outside as inside."""
+    vertices, faces = _limb(TILTED)
+    baked = [_bake(vertices, f, cell=0.06, directions=64).coefficients for f in (faces, faces.flip(1))]
+    assert torch.equal(*baked)
+
+
 def test_part_without_faces_is_open() -> None:
     """Fails when a part that the mesh lacks gives an empty lattice or a shadow."""
     vertices, faces = _limb(torch.eye(3))

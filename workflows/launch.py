@@ -23,12 +23,21 @@ def run(command: str, config: DictConfig) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     torch.set_float32_matmul_precision("high")
     try:
-        _check(config)
-        _stage(command, config)(config)
+        run_stage(command, config)
     except InputError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(f"error: {error}")
+
+
+def run_stage(command: str, config: DictConfig) -> object:
+    """Run ``command`` and return what it returns.
+
+    Raises:
+        InputError: the configuration or the data cannot be used.
+    """
+    _check(config)
+    return _stage(command, config)(config)
 
 
 def _check(config: DictConfig) -> None:

@@ -114,7 +114,7 @@ class ValidationStrips:
         if frame.image is None or frame.mask is None:
             return {}
         normal = world_to_opengl_normals(maps.normal, frame.camera)
-        found = surface_metrics(Surface(maps.alpha, normal, maps.albedo), frame)
+        found = surface_metrics(Surface(maps.alpha, normal, drawn["pbr_albedo"]), frame)
         found["psnr"] = float(psnr(drawn["rf_rgb"], frame.image, frame.mask))
         found["pbr_psnr"] = float(psnr(drawn["pbr_rgb"], frame.image, frame.mask))
         return found

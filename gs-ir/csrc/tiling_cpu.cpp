@@ -4,7 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <bit>
+#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -18,7 +18,8 @@ template <class T>
 auto sortable(T depth) {
     using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     constexpr Key kSign = Key(1) << (8 * sizeof(T) - 1);
-    const Key bits = std::bit_cast<Key>(depth);
+    Key bits;
+    std::memcpy(&bits, &depth, sizeof bits);
     return bits & kSign ? Key(~bits) : Key(bits | kSign);
 }
 

@@ -1,0 +1,198 @@
+"""Everything, end to end, on the embedded subject: ``python -m workflows.demo``.
+
+Runs the stages of the published command lines in one process and ends with a page, ``OUTPUT/index.html``, and
+``OUTPUT/metrics.json``. The page lists the command line of each stage.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from core.evaluation import mean_of, relit_metrics
+from core.files import write_json_atomically
+from core.frames import Frame, world_to_opengl_normals
+from core.images import read_hdr, write_image
+from explicit_branch.avatar import Avatar, load_avatar
+from explicit_branch.rendering.renderer import Renderer
+from gs_ir.cubemap import prefilter
+from implicit_branch.teacher import load_teacher
+from workflows import evaluate_student, evaluate_teacher
+from workflows.baseline import PaintedBody
+from workflows.build_data import canonical_body, implicit_frames
+from workflows.launch import run_stage
+from workflows.paths import StagePaths
+from workflows.report.demo_page import SHOWN, write_demo_page
+from workflows.train_teacher import compute_device
+
+_log = logging.getLogger(__name__)
+
+CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
+COMMANDS = {"launch_rana.py": "launch", "test_ps.py": "relight", "test_speed.py": "measure_speed"}
+SUBJECT = "subject_00"
+LIGHTS = ("city", "forest", "sunset")
+"""Lights of the videos."""
+RELIT_SAMPLES = 64
+"""Monte-Carlo samples of the teacher's relit test frames."""
+SPEED_SURFELS, SPEED_SIZE = 20_000, 256
+
+
+@dataclass
+class Demo:
+    """One run: its folder, what was measured, and how long each stage took."""
+
+    folder: Path
+    overrides: list[str]
+    """Added to every stage's command line."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str):
+        """Log a headline and add the time inside the block to ``stage``."""
+        _log.info("── %s", stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 1)
+        _log.info("── %s: %.0f s", stage, self.seconds[stage])
+
+    def compose(self, script: str, *overrides: str) -> DictConfig:
+        """The configuration of ``script`` with the demo's common options and ``overrides``."""
+        root = "config_rana" if "rana" in script else "config_peoplesnapshot"
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_FOLDER)):
+            return hydra.compose(root, overrides=[*self._common(), *overrides, *self.overrides])
+
+    def _common(self) -> list[str]:
+        return [
+            f"implicit_branch.exp_dir={self.folder}",
+            f"implicit_branch.tag={SUBJECT}",
+            "implicit_branch/preset=small",
+            "explicit_branch/preset=small",
+            f"explicit_branch.exp_dir={self.folder / 'student'}",
+        ]
+
+    def stage(self, name: str, script: str, *overrides: str) -> Any:
+        """Run the stage that ``python script overrides`` runs, timed under ``name``."""
+        self.commands[name] = " ".join(["python", script, *self._common(), *overrides, *self.overrides])
+        with self.timed(name):
+            return run_stage(COMMANDS[script], self.compose(script, *overrides))
+
+
+def run(folder: Path, overrides: list[str]) -> Demo:
+    """Teacher, distillation avatar, student, metrics, relighting, speed, page."""
+    demo = Demo(folder, overrides)
+    total = time.perf_counter()
+    capture = f"implicit_branch/dataset=rana/p1/{SUBJECT}"
+    student_data = (f"explicit_branch/dataset=rana_IA_{SUBJECT}_male",
+                    f"explicit_branch/distill_dataset=distill_rana_{SUBJECT}")  # fmt: skip
+    demo.stage("teacher", "launch_rana.py", "training_mode=teacher", "implicit_branch.mode=train", capture)
+    demo.stage("distillation avatar", "launch_rana.py", "implicit_branch.mode=test",
+               f"implicit_branch/dataset=animation/{SUBJECT}_tpose")  # fmt: skip
+    demo.stage(
+        "student", "launch_rana.py", "training_mode=distill", "implicit_branch.mode=train", capture, *student_data
+    )
+    checkpoint = newest_checkpoint(folder / "student")
+    load = f"explicit_branch.load_ckpt={checkpoint}"
+    with demo.timed("metrics"):
+        measure(demo, checkpoint)
+    lights = ",".join(f"{name}.hdr" for name in LIGHTS)
+    relit = (f"explicit_branch/dataset=ps_IA_animation_{SUBJECT}", load, f"+explicit_branch.hdri=[{lights}]")
+    demo.stage("relighting", "test_ps.py", "explicit_branch.mode=test", *relit,
+               "explicit_branch.dataset.motion=dance", "explicit_branch.dataset.test_frames.pose=[0,96,4]",
+               "explicit_branch.dataset.img_hw=[256,256]", "explicit_branch.video_fps=8")  # fmt: skip
+    size = f"explicit_branch.speed.size=[{SPEED_SIZE},{SPEED_SIZE}]"
+    speed = demo.stage("speed", "test_speed.py", *relit[:2], size, f"explicit_branch.speed.surfels={SPEED_SURFELS}")
+    demo.metrics["speed"] = {"relit_fps": speed["forward"]["fps"], "relit_fps_deferred": speed["deferred"]["fps"]}
+    demo.seconds["total"] = round(time.perf_counter() - total, 1)
+    write_json_atomically(folder / "metrics.json", {**demo.metrics, "seconds": demo.seconds})
+    write_demo_page(folder, demo.metrics, speed, seconds=demo.seconds, commands=demo.commands)
+    return demo
+
+
+def measure(demo: Demo, checkpoint: Path) -> None:
+    """Metrics of teacher, student and baseline on training and test frames, with the relit pictures."""
+    config = demo.compose("launch_rana.py", f"implicit_branch/dataset=rana/relight/{SUBJECT}")
+    training, test = implicit_frames(config, "train"), implicit_frames(config, "test")
+    device, pictures = compute_device(), demo.folder / "relit"
+    teacher = load_teacher(StagePaths(config).teacher_checkpoint, device)
+    values = evaluate_teacher.evaluate_surface(teacher, training)
+    relit = evaluate_teacher.evaluate_relighting(
+        teacher, test, samples_per_pixel=RELIT_SAMPLES, folder=pictures / "teacher"
+    )
+    demo.metrics["teacher"] = _headline(values, relit)
+    student = load_avatar(checkpoint, device)
+    values = evaluate_student.evaluate_surface(student, training)
+    relit = evaluate_student.evaluate_relighting(student, test, folder=pictures / "student")
+    write_student_maps(student, [training[i] for i in SHOWN], demo.folder / "maps" / "student")
+    demo.metrics["student"] = _headline(values, relit)
+    body, rows = PaintedBody(canonical_body(config, training), training), []
+    for frame in test:
+        assert frame.hdri is not None
+        image = body.render(frame, read_hdr(frame.hdri))
+        write_image(pictures / "baseline" / f"render_pbr_{frame.name}.png", image)
+        rows.append(relit_metrics(image, frame))
+    demo.metrics["baseline"] = {"relit_psnr": mean_of(rows)["relit_psnr"]}
+    _log.info("metrics: %s", demo.metrics)
+
+
+@torch.no_grad()
+def write_student_maps(student: Avatar, frames: Sequence[Frame], folder: Path) -> None:
+    """Pictures of the student in training frames under its training light, named as the teacher's are."""
+    assert student.training_light is not None
+    renderer, light = Renderer(student), prefilter(student.training_light)
+    for stored in frames:
+        frame = stored.to(student.training_light.device)
+        render = renderer.render(frame.pose, frame.camera, light)
+        buffer, image = render.buffer, render.image
+        assert buffer is not None
+        assert image is not None
+        alpha = buffer.alpha[..., None]
+        pictures = {
+            "pbr_rgb": image,
+            "pbr_albedo": buffer.albedo * alpha,
+            "normal": (world_to_opengl_normals(buffer.normal, frame.camera) * alpha + 1) / 2,
+            "pbr_roughness": (buffer.roughness[..., None] * alpha + 1 - alpha).expand(-1, -1, 3),
+        }
+        if buffer.occlusion is not None:
+            pictures["visibility"] = (buffer.occlusion[..., None] * alpha).expand(-1, -1, 3)
+        for kind, picture in pictures.items():
+            write_image(folder / f"{frame.index:04d}-{kind}.png", picture)
+
+
+def _headline(surface: dict[str, float], relit: dict[str, float]) -> dict[str, float]:
+    return {name: surface[name] for name in ("mask_iou", "normal_error_deg", "albedo_psnr")} | {
+        name: relit[name] for name in ("relit_psnr", "relit_psnr_mask", "relit_psnr_inner")
+    }
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The student checkpoint of the highest iteration in ``folder``."""
+    number: Callable[[Path], int] = lambda path: int(path.stem.removeprefix("ckpt"))  # noqa: E731
+    return max(folder.glob("ckpt*.pth"), key=number)
+
+
+def main() -> None:
+    """Command line of the demo."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("exp/demo"), help="folder of all results")
+    parser.add_argument("overrides", nargs="*", help="configuration overrides for every stage")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Denormal numbers, which sharp densities produce, would slow a CPU down many times.
+    torch.set_flush_denormal(True)
+    demo = run(arguments.output, arguments.overrides)
+    _log.info("done in %.0f s: open %s", demo.seconds["total"], arguments.output / "index.html")
+
+
+if __name__ == "__main__":
+    main()

@@ -107,17 +107,27 @@ def material_smoothness(
     return result
 
 
-def material_priors(samples: FieldSamples, material: Material) -> dict[str, Tensor]:
-    """Where images say nothing: cloth and skin are rough (about 0.55) and not metallic.
+def material_priors(weights: Tensor, material: Material) -> dict[str, Tensor]:
+    """What surfaces are like where images say nothing.
+
+    Cloth and skin are rough (about 0.55) and not metallic. Shades of grey (Finlayson and Trezzi 2004): the Minkowski
+    norm (p = 6) of the albedos has no colour, so that the tint which the light's colour would leave on all of them is
+    removed; bright materials of whatever kind weigh most.
+
+    Args:
+        weights: [S] each sample's share in the image.
+        material: of the samples.
 
     Returns:
-        ``roughness_prior`` and ``metallic_prior``, weighted by the samples' share in the image.
+        ``roughness_prior``, ``metallic_prior`` and ``albedo_greyness``, the variance over the channels of the norm's
+        logarithm.
     """
-    weights = samples.weights.detach()
     total = weights.sum().clamp_min(1e-6)
+    norm = (weights[:, None] * material.albedo.pow(MINKOWSKI)).sum(0) / total
     return {
         "roughness_prior": (weights * (material.roughness - TYPICAL_ROUGHNESS).square()).sum() / total,
         "metallic_prior": (weights * material.metallic).sum() / total,
+        "albedo_greyness": (norm.clamp_min(1e-12).log() / MINKOWSKI).var(unbiased=False),
     }
 
 
@@ -133,19 +143,6 @@ def light_neutrality(light: Emitter, like: Tensor) -> Tensor:
     """
     radiance = light.radiance(fibonacci_sphere(CHECKED_DIRECTIONS).to(like))
     return (radiance / luminance(radiance).clamp_min(1e-4)[:, None] - 1).square().mean()
-
-
-def albedo_greyness(samples: FieldSamples, material: Material) -> Tensor:
-    """Shades of grey (Finlayson and Trezzi 2004): the Minkowski norm (p = 6) of the albedos has no colour.
-
-    Bright materials of whatever kind weigh most; the tint that the light's colour leaves on all of them is removed.
-
-    Returns:
-        variance over the channels of the norm's logarithm, weighted by the samples' share in the image.
-    """
-    weights = samples.weights.detach()[:, None]
-    mean = (weights * material.albedo.pow(MINKOWSKI)).sum(0) / weights.sum().clamp_min(1e-6)
-    return (mean.clamp_min(1e-12).log() / MINKOWSKI).var(unbiased=False)
 
 
 def light_scale(light: Emitter, radiance: float) -> Tensor:

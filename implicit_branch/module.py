@@ -151,14 +151,14 @@ class TeacherModule(lightning.LightningModule):
             rays, samples, material, teacher.light, tracer=tracer, settings=shading, bounce=bounce, generator=generator
         )
         pixels, background = batch.first(count), self._background(generator)
+        share = samples.weights.detach() * pixels.trusted[samples.intervals.ray_indices]
         terms = {
             "rgb_phys_l1": losses.image_l1(shaded.radiance, rendered.alpha[:count], pixels, background),
             "light_neutrality": losses.light_neutrality(teacher.light, batch.image),
-            "albedo_greyness": losses.albedo_greyness(samples, material),
             "light_scale": losses.light_scale(teacher.light, self.settings.light_mean),
             "lipshitz_bound": teacher.fields.material.network.bound(),
             **losses.material_smoothness(teacher.fields, samples, material, count, generator),
-            **losses.material_priors(samples, material),
+            **losses.material_priors(share, material),
         }
         return {name: value for name, value in terms.items() if name in weights}
 

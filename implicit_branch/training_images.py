@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, generate_binary_structure, iterate_structure
 from torch import Tensor
 
 from core.color import composite, linear_to_srgb, srgb_to_linear
 from core.errors import InputError
 from core.frames import BodyPose, Frame, FrameSet
 from implicit_branch.sampling.rays import CameraTable, RayBundle
+
+SILHOUETTE_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class PixelBatch:
     mask: Tensor
     """[B * n] coverage."""
     trusted: Tensor
-    """[B * n] 1 where the colour is the body's alone, 0 on the silhouette's pixels."""
+    """[B * n] weight of the colour: 1 where it is the body's alone, little on the silhouette's pixels."""
 
     def first(self, count: int) -> "PixelBatch":
         """The first ``count`` pixels."""
@@ -44,8 +46,8 @@ class TrainingImages:
 
         Args:
             frames: with images and masks of one size.
-            silhouette_margin: pixels on either side of the mask's edge whose colour mixes with the background; they
-                train the mask but not the colour.
+            silhouette_margin: pixels on either side of the mask's edge whose colour mixes with the background.
+                They count little for the colour; but where a limb is so thin that it has no others, they teach it.
 
         Raises:
             InputError: no frames, sizes that differ, or a frame without image or mask.
@@ -109,6 +111,7 @@ def _away_from_edge(mask: Tensor, margin: int) -> Tensor:
     inside = mask.cpu().numpy() > 0.5
     if margin == 0:
         return torch.ones_like(mask)
-    square = np.ones((2 * margin + 1,) * 2, bool)
-    sure = binary_erosion(inside, square) | binary_erosion(~inside, square, border_value=1)
-    return torch.from_numpy(sure).to(mask)
+    # A cross, not a square: limbs of three pixels keep their middle.
+    cross = iterate_structure(generate_binary_structure(2, 1), margin)
+    sure = binary_erosion(inside, cross) | binary_erosion(~inside, cross, border_value=1)
+    return torch.from_numpy(np.where(sure, 1.0, SILHOUETTE_WEIGHT)).to(mask)

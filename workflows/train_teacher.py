@@ -75,7 +75,7 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
         accelerator="auto",
         strategy="ddp" if branch.trainer.devices > 1 else "auto",
         logger=TensorBoardLogger(paths.teacher_dir, name="log", version=""),
-        callbacks=[checkpoints, TQDMProgressBar(refresh_rate=10)],
+        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=10)] if branch.trainer.enable_progress_bar else [])],
         enable_model_summary=False,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,

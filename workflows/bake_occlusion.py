@@ -35,7 +35,14 @@ def read_mesh(path: Path) -> tuple[Tensor, Tensor]:
         raise _unreadable(path, str(error)) from error
     if faces.numel() == 0:
         raise _unreadable(path, "no triangles")
-    return vertices, faces
+    return vertices, outward(vertices, faces)
+
+
+def outward(vertices: Tensor, faces: Tensor) -> Tensor:
+    """``faces`` [F, 3] of a closed mesh, all turned over if its signed volume is negative."""
+    a, b, c = vertices[faces].double().unbind(1)
+    volume = (a * torch.linalg.cross(b, c)).sum() / 6
+    return faces.flip(1) if volume < 0 else faces
 
 
 def _unreadable(path: Path, found: str) -> InputError:

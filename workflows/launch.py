@@ -40,8 +40,26 @@ def run_stage(command: str, config: DictConfig) -> object:
     return _stage(command, config)(config)
 
 
+def missing_keys(config: DictConfig) -> list[str]:
+    """Dotted names of the values that an option leaves to the command line (``???``).
+
+    (OmegaConf's own search fails where another key interpolates a missing one.)
+    """
+    found = []
+
+    def walk(node: object, path: list[str]) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, [*path, str(key)])
+        elif node == "???":
+            found.append(".".join(path))
+
+    walk(OmegaConf.to_container(config, resolve=False), [])
+    return found
+
+
 def _check(config: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(config))
+    missing = missing_keys(config)
     if missing:
         raise InputError(
             "configuration",

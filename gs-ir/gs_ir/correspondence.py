@@ -108,7 +108,7 @@ def find_correspondences(
     iterations: int = 6,
     tolerance: float = 1e-5,
 ) -> Correspondences:
-    """Solve T(x) [x; 1] = p for every posed point p, by damped Newton from each seed of its cell.
+    """Solve T(x) [x; 1] = p for every posed point p, by Newton's method from each seed of its cell.
 
     The Jacobian T_3x3 + dT/dx [x; 1] is exact, as in SNARF (Chen et al. 2021) but without Broyden's approximation. A
     root counts when its residual is below ``tolerance`` and it lies in ``box``; roots within 1 mm of an earlier one of
@@ -120,16 +120,18 @@ def find_correspondences(
         grid: seeds of the B frames.
         volume: [B, Z, Y, X, 12] from :func:`gs_ir.skinning.blend_transforms`.
         box: [2, 3] canonical extent of ``volume``.
-        iterations: Newton steps, halved steps included.
+        iterations: Newton steps at most, at least 1.
         tolerance: metres, on the posed residual.
 
     Raises:
-        ValueError: shapes disagree.
+        ValueError: shapes disagree, or ``iterations`` is less than 1.
     """
     check_volume(volume, box)
     if points.ndim != 2 or points.shape[1] != 3 or frame_index.shape != points.shape[:1]:
         shapes = f"{tuple(points.shape)} and {tuple(frame_index.shape)}"
         raise ValueError(f"find_correspondences: points [N, 3] and frame_index [N] expected, found {shapes}")
+    if iterations < 1:
+        raise ValueError(f"find_correspondences: iterations >= 1 expected, found {iterations}")
     if volume.shape[0] != grid.counts.shape[0]:
         found = f"{grid.counts.shape[0]} and {volume.shape[0]}"
         raise ValueError(f"find_correspondences: as many frames in grid as in volume expected, found {found}")

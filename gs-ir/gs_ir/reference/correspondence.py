@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gs_ir.reference.skinning import cell_coordinates
+from gs_ir.reference.skinning import cell_coordinates, sample_transforms
 
 POINTS_PER_CHUNK = 256
 SEED_SEPARATION = 0.03
@@ -167,22 +167,18 @@ def find_correspondences(
 def _solve(
     start: Tensor, target: Tensor, frame: Tensor, *, volume: Tensor, box: Tensor, iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Newton from ``start`` [S, 3]; a step that does not reduce the residual is halved instead of continued."""
+    """Newton from ``start`` [S, 3]; the first step takes the blended transform for constant."""
     extent = (box[1] - box[0]) / box.new_tensor([n - 1 for n in volume.shape[3:0:-1]])
     longest = STEP_VOXELS * extent.amax()
-    point, base, step = start, start, torch.zeros_like(start)
-    previous = target.new_full(target.shape[:1], torch.inf)
-    for iteration in range(iterations + 1):
+    transform = sample_transforms(start, volume, box, frame)
+    residual = (transform[:, :, :3] @ start[:, :, None])[..., 0] + transform[:, :, 3] - target
+    point = start + newton_step(transform[:, :, :3], residual, longest)
+    for iteration in range(1, iterations + 1):
         posed, jacobian = skin_with_jacobian(point, volume, box, frame)
         residual = posed - target
-        error = residual.norm(dim=-1)
-        converged = error < tolerance
-        if iteration == iterations:
-            break
-        better = error < previous
-        base = torch.where(better[:, None], point, base)
-        step = torch.where(better[:, None], newton_step(jacobian, residual, longest), 0.5 * step)
-        previous = torch.where(better, error, previous)
-        point = torch.where(converged[:, None], point, base + step)
+        converged = residual.norm(dim=-1) < tolerance
+        if iteration < iterations:
+            step = newton_step(jacobian, residual, longest)
+            point = torch.where(converged[:, None], point, point + step)
     inside = ((point >= box[0]) & (point <= box[1])).all(-1)
     return point, jacobian, converged & inside

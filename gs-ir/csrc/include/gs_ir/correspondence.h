@@ -1,4 +1,4 @@
-// Posed -> canonical search: choice of seeds for a cell, damped Newton from each (see gs_ir/correspondence.py).
+// Posed -> canonical search: choice of seeds for a cell, Newton from each (see gs_ir/correspondence.py).
 #pragma once
 
 #include <limits>
@@ -123,29 +123,35 @@ GS_IR_HD Vec3<T> newton_step(const T* jacobian, Vec3<T> residual, const SearchSe
     return step * (size > settings.longest_step ? factor * settings.longest_step / size : factor);
 }
 
-// Newton from point[3] (in: seed, out: root); a step that does not reduce the residual is halved instead of followed.
-// jacobian[9] is that of the root. Returns whether it converged inside the lattice.
+// The first step from a seed takes the blended transform for constant. The target may be a shell's thickness away, and
+// over that distance this extrapolates better than the transform's slope at the seed (fewer failures beside folds).
+template <typename T>
+GS_IR_HD void step_from_seed(
+    const T* volume, const Lattice<T>& lattice, const T* target, const SearchSettings<T>& settings, T* point) {
+    T transform[kTransformSize], rotation[9], residual[3];
+    sample_transform(volume, lattice, point, transform);
+    for (int row = 0; row < 3; ++row) {
+        const T* r = transform + 4 * row;
+        residual[row] = r[0] * point[0] + r[1] * point[1] + r[2] * point[2] + r[3] - target[row];
+        for (int c = 0; c < 3; ++c) rotation[3 * row + c] = r[c];
+    }
+    store3(point, load3(point) + newton_step(rotation, load3(residual), settings));
+}
+
+// Newton from point[3] (in: seed, out: root); jacobian[9] is that of the root. Returns whether it converged inside the
+// lattice. Steps that do not reduce the residual are followed too: halving them gets stuck where voxels meet.
 template <typename T>
 GS_IR_HD bool search_root(
     const T* volume, const Lattice<T>& lattice, const T* target, const SearchSettings<T>& settings, T* point,
     T* jacobian) {
-    Vec3<T> base = load3(point), step{T(0), T(0), T(0)};
-    T previous = std::numeric_limits<T>::infinity();
-    for (int iteration = 0;; ++iteration) {
+    step_from_seed(volume, lattice, target, settings, point);
+    for (int iteration = 1;; ++iteration) {
         T posed[3];
         skin_with_jacobian(volume, lattice, point, posed, jacobian);
         const Vec3<T> residual = load3(posed) - load3(target);
-        const T error = length(residual);
-        if (error < settings.tolerance) return inside_lattice(lattice, point);
-        if (iteration == settings.iterations) return false;
-        if (error < previous) {
-            base = load3(point);
-            step = newton_step(jacobian, residual, settings);
-            previous = error;
-        } else {
-            step = step * T(0.5);
-        }
-        store3(point, base + step);
+        if (length(residual) < settings.tolerance) return inside_lattice(lattice, point);
+        if (iteration >= settings.iterations) return false;
+        store3(point, load3(point) + newton_step(jacobian, residual, settings));
     }
 }
 

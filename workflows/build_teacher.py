@@ -1,5 +1,6 @@
 """From the configuration to a teacher and its training."""
 
+from inspect import signature
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -56,7 +57,10 @@ def training_module(
     branch = config.implicit_branch
     images = TrainingImages(frames)
     sampler: dict[str, Any] = OmegaConf.to_container(branch.sampler, resolve=True)  # type: ignore[assignment]
-    pixels = SAMPLERS[sampler.pop("name")](images.masks, **sampler)  # type: ignore[operator]
+    make = SAMPLERS[sampler.pop("name")]
+    # A preset sizes the default sampler; the keys that another one does not have mean nothing to it.
+    known = signature(make).parameters  # type: ignore[arg-type]
+    pixels = make(images.masks, **{key: value for key, value in sampler.items() if key in known})  # type: ignore[operator]
     return TeacherModule(teacher, training_settings(config), images, pixels, judge=judge)
 
 

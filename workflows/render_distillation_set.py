@@ -5,8 +5,10 @@ import logging
 from omegaconf import DictConfig
 
 from core.errors import InputError
+from implicit_branch.building import settings_from
 from implicit_branch.rendering.emitters import TextureLight
 from implicit_branch.rendering.frame import Illumination
+from implicit_branch.settings import TeacherSettings
 from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import trained_teacher
@@ -29,6 +31,7 @@ def render(config: DictConfig) -> None:
     branch, paths = config.implicit_branch, StagePaths(config)
     frames = implicit_frames(config, SPLIT_OF_MODE[branch.mode])
     teacher = trained_teacher(config, frames, compute_device())
+    teacher.settings = _settings(config, teacher)
     illumination, light = _illumination(config, teacher)
     folder = paths.save_dir / FOLDER_OF_MODE[branch.mode]
     step = round(teacher.reference_step)
@@ -37,6 +40,27 @@ def render(config: DictConfig) -> None:
     if branch.mode == "test":
         export(teacher, paths.save_dir, step=0, resolution=branch.geometry.isosurface.resolution)
     _log.info("wrote %d frames to %s", len(frames), folder)
+
+
+RENDERING_KEYS = (
+    "samples_per_pixel",
+    "render_mode",
+    "global_illumination",
+    "resample_light",
+    "add_emitter",
+    "supersampling",
+    "ray_chunk",
+    "secondary_near_plane",
+    "secondary_far_plane",
+    "secondary_shader_chunk",
+)
+"""Keys of ``implicit_branch.model`` that say how to render; the others belong to the trained teacher."""
+
+
+def _settings(config: DictConfig, teacher: Teacher) -> TeacherSettings:
+    """The teacher's settings with this run's rendering keys."""
+    chosen = {key: config.implicit_branch.model[key] for key in RENDERING_KEYS}
+    return settings_from({**teacher.recipe, "model": {**teacher.recipe["model"], **chosen}})
 
 
 def _illumination(config: DictConfig, teacher: Teacher) -> tuple[Illumination, str]:

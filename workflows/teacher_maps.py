@@ -65,7 +65,8 @@ def write_maps(
         if done.is_file():
             continue
         frame = stored.to(device)
-        maps = render_frame(teacher, frame.pose, frame.camera, illumination)
+        seed = stored.index if teacher.settings.shading.resample_light else 0
+        maps = render_frame(teacher, frame.pose, frame.camera, illumination, seed=seed)
         _write_pictures(folder, f"{frame.index:04d}", maps, frame.camera, image=frame.image, mask=frame.mask)
         # Last, because its presence means that the frame is complete.
         write_npz_atomically(done, _floats(maps))
@@ -108,12 +109,15 @@ def _floats(maps: FrameMaps) -> dict[str, np.ndarray]:
 
 
 def pictures(maps: FrameMaps, camera: Camera) -> dict[str, Tensor]:
-    """The published pictures [H, W, 3] in [0, 1] by name: colours over white, albedo over black, normals OpenGL."""
+    """The published pictures [H, W, 3] in [0, 1] by name.
+
+    Colours lie over the frame's background (white, unless the light is shown), albedo over black; normals are OpenGL.
+    """
     alpha = maps.alpha[..., None]
     normal = world_to_opengl_normals(maps.normal, camera) * alpha
 
     def picture(premultiplied: Tensor) -> Tensor:
-        return linear_to_srgb(composite(premultiplied, maps.alpha, 1.0)).clamp(0, 1)
+        return linear_to_srgb(composite(premultiplied, maps.alpha, maps.background)).clamp(0, 1)
 
     def grey(values: Tensor) -> Tensor:
         return (values * maps.alpha + 1 - maps.alpha)[..., None].expand(-1, -1, 3)

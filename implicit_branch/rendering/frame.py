@@ -45,6 +45,8 @@ class FrameMaps(NamedTuple):
     """[H, W] perceptual."""
     metallic: Tensor
     """[H, W]."""
+    background: Tensor
+    """[H, W, 3] linear, what is behind the body: white, or the light (``add_emitter``)."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,26 @@ class Illumination:
 
     @classmethod
     def of_environment(cls, teacher: Teacher, light: Emitter, *, samples_per_pixel: int) -> "Illumination":
-        """Another light: directions by multiple importance sampling, one relit bounce."""
-        shading = replace(teacher.settings.shading, render_mode="mis", samples_per_pixel=samples_per_pixel)
-        return cls(light, shading, learned=False)
+        """Another light: one relit bounce, and multiple importance sampling unless another strategy is set.
 
-    def bounce(self, teacher: Teacher, tracer: ProxyTracer) -> Bounce | None:
+        The default strategy, stratified without regard to the light, is meant for the smooth light of training.
+        """
+        shading = teacher.settings.shading
+        mode = "mis" if shading.render_mode == "uniform_light" else shading.render_mode
+        return cls(light, replace(shading, render_mode=mode, samples_per_pixel=samples_per_pixel), learned=False)
+
+    def behind(self, directions: Tensor) -> Tensor:
+        """Linear radiance [R, 3] seen along ``directions`` [R, 3] where there is no body."""
+        return self.light.radiance(directions) if self.shading.add_emitter else torch.ones_like(directions)
+
+    def bounce(self, teacher: Teacher, tracer: ProxyTracer, generator: torch.Generator) -> Bounce | None:
         """What secondary rays bring back from the body."""
         if not self.shading.global_illumination:
             return None
         if self.learned:
             return LearnedBounce(teacher.fields)
-        return RelitBounce(teacher.fields, self.light, tracer, near=self.shading.near, far=self.shading.far)
+        near, far = self.shading.near, self.shading.far
+        return RelitBounce(teacher.fields, self.light, tracer, near=near, far=far, generator=generator)
 
 
 @torch.no_grad()
@@ -105,10 +116,11 @@ def render_frame(
     space = teacher.pose_space(BodyPose(pose.global_orient[None], pose.body_pose[None], pose.transl[None]))
     tracer, rays = teacher.tracer(space), RayBundle.of_camera(detailed)
     generator = torch.Generator(rays.origins.device).manual_seed(seed)
+    chunk = max(1, min(teacher.settings.ray_chunk, shading.chunk // shading.samples_per_pixel))
     columns = [
-        _render_chunk(teacher, rays[first : first + teacher.settings.ray_chunk], space, tracer, illumination,
+        _render_chunk(teacher, rays[first : first + chunk], space, tracer, illumination,
                       albedo_gain=albedo_gain, generator=generator)
-        for first in range(0, len(rays), teacher.settings.ray_chunk)
+        for first in range(0, len(rays), chunk)
     ]  # fmt: skip
     size = camera.height, fine, camera.width, fine
     sums = (torch.cat(parts).unflatten(0, size).mean((1, 3)) for parts in zip(*columns, strict=True))
@@ -145,7 +157,7 @@ def _render_chunk(
         material = Material(material.albedo * albedo_gain, *material[1:])
     shaded = shade(
         rays, samples, material, illumination.light, tracer=tracer, settings=illumination.shading,
-        bounce=illumination.bounce(teacher, tracer), generator=generator,
+        bounce=illumination.bounce(teacher, tracer, generator), generator=generator,
     )  # fmt: skip
     summed = composite_materials(samples, material)
     return FrameMaps(
@@ -159,4 +171,5 @@ def _render_chunk(
         albedo=summed.albedo,
         roughness=summed.roughness,
         metallic=summed.metallic,
+        background=illumination.behind(rays.directions),
     )

@@ -54,9 +54,18 @@ class LearnedBounce:
 class RelitBounce:
     """The hit point shaded under another light: one cosine-distributed direction with its shadow per hit."""
 
-    def __init__(self, fields: Fields, light: Emitter, tracer: ProxyTracer, *, near: float, far: float) -> None:
-        self.fields, self.light, self.tracer, self.near, self.far = fields, light, tracer, near, far
-        self.generator: torch.Generator | None = None
+    def __init__(
+        self,
+        fields: Fields,
+        light: Emitter,
+        tracer: ProxyTracer,
+        *,
+        near: float,
+        far: float,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.fields, self.light, self.tracer = fields, light, tracer
+        self.near, self.far, self.generator = near, far, generator
 
     def __call__(self, hit: SurfaceHit) -> Tensor:
         """Single-scattered light; what is reflected more often is left out."""

@@ -83,7 +83,9 @@ def shade(
     """
     count = settings.samples_per_pixel
     draws = draw_points(rays, samples, count, tracer)
-    uniforms = _uniforms(len(rays), count, generator, rays.origins)[draws.ray, draws.slot]
+    # Only rays that meet the body need directions; most rays of an image do not.
+    _, order = draws.ray.unique_consecutive(return_inverse=True)
+    uniforms = _uniforms(order, draws.slot, count, generator, rays.origins)
     normal, surface = samples.normal[draws.interval], Material(*(m[draws.interval] for m in material))
     view = -rays.directions[draws.ray]
     fixed = Material(*(m.detach() for m in surface))
@@ -127,17 +129,21 @@ def first_depth(rays: RayBundle, tracer: ProxyTracer) -> Tensor:
     """Depth [R] in metres where rays enter the proxy mesh of their frame, infinite for those that miss it."""
     depth = torch.full_like(rays.origins[:, 0], torch.inf)
     for frame in rays.frame_index.unique().tolist():
-        rows = rays.frame_index == frame
+        rows = (rays.frame_index == frame).nonzero()[:, 0]
         depth[rows] = tracer.first_hit(rays.origins[rows], rays.directions[rows], frame, near=0.0, far=FAR).t
     return depth
 
 
-def _uniforms(rays: int, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """[R, K, 3] in [0, 1): stratified over the first two and, independently, over the third."""
+def _uniforms(ray: Tensor, slot: Tensor, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """[D, 3] in [0, 1) for draw ``slot`` [D] of ``count`` of ray ``ray`` [D], rays numbered without gaps.
+
+    Stratified per ray over the first two and, independently, over the third.
+    """
+    rays = int(ray[-1]) + 1 if len(ray) else 0
     plane = stratified_uniforms(rays, count, generator, like)
     if generator is None:
         line = torch.arange(count, device=like.device).flip(0).expand(rays, count) + 0.5
     else:
         order = torch.rand(rays, count, generator=generator, device=like.device).argsort(1)
         line = order + torch.rand(rays, count, generator=generator, device=like.device)
-    return torch.cat([plane, (line / count).to(like.dtype)[..., None]], -1)
+    return torch.cat([plane, (line / count).to(like.dtype)[..., None]], -1)[ray, slot]

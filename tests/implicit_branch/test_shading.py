@@ -10,6 +10,7 @@ from core.frames import BodyPose
 from gs_ir.marching import march, render_weights
 from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import TextureLight
+from implicit_branch.rendering.frame import Illumination, render_frame
 from implicit_branch.rendering.scatterers import SCATTERERS
 from implicit_branch.rendering.secondary import OFFSET, LearnedBounce, trace
 from implicit_branch.rendering.shading import shade
@@ -138,3 +139,23 @@ def test_gradients_reach_light_and_materials_only_as_documented(teacher: Teacher
     )  # fmt: skip
     gradients = torch.autograd.grad(shaded.radiance.sum(), [*material, teacher.light.amplitudes])
     assert all(g.abs().sum() > 0 for g in gradients)
+
+
+def test_relit_frame_shows_its_light(teacher: Teacher, bent_pose: BodyPose, camera: Camera):
+    """Fails when another light is ignored, is not repeatable, or does not stand behind the body when asked to."""
+    torch.manual_seed(2)
+    light = TextureLight(base_res=8)
+    illumination = Illumination.of_environment(teacher, light, samples_per_pixel=32)
+    assert illumination.shading.render_mode == "mis"
+    shown = replace(illumination, shading=replace(illumination.shading, add_emitter=True))
+    pose = bent_pose[0]
+    plain, again = (render_frame(teacher, pose, camera, illumination) for _ in range(2))
+    torch.testing.assert_close(plain.shaded, again.shaded, rtol=0, atol=0)
+    assert (plain.background == 1).all()
+    behind = render_frame(teacher, pose, camera, shown).background
+    torch.testing.assert_close(behind, light.radiance(camera.all_rays()[1].reshape(-1, 3)).reshape(32, 24, 3))
+    twice = TextureLight(base_res=8)
+    with torch.no_grad():
+        twice.texture.copy_(light.texture).mul_(2)
+    brighter = render_frame(teacher, pose, camera, replace(illumination, light=twice)).shaded
+    assert float(brighter.sum() / plain.shaded.sum()) == pytest.approx(2, abs=0.1)

@@ -31,7 +31,7 @@ def surface_metrics(surface: Surface, frame: Frame) -> dict[str, float]:
 
     Errors are taken over the true mask, the published rule.
     """
-    values = {}
+    values: dict[str, float] = {}
     if frame.mask is None:
         return values
     values["mask_iou"] = float(mask_iou(surface.alpha, frame.mask))
@@ -61,7 +61,7 @@ def relit_metrics(image: Tensor, frame: Frame, perceptual: Mapping[str, Perceptu
     """
     if frame.image is None or frame.mask is None:
         return {}
-    values = {}
+    values: dict[str, float] = {}
     for name, convention in CONVENTIONS.items():
         distance = (perceptual or {}).get(convention.perceptual_network)
         found = image_metrics(image, frame.image, convention, valid=frame.valid, perceptual=distance)

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 import trimesh
@@ -15,6 +16,7 @@ from core.errors import InputError
 from explicit_branch.rendering.probe_baking import bake_probes
 from explicit_branch.rendering.probes import OcclusionProbes, load_probes, save_probes
 from gs_ir.nearest import nearest_neighbours
+from gs_ir.probes import ProbeVolumes
 from workflows.paths import StagePaths
 
 _log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ def read_mesh(path: Path) -> tuple[Tensor, Tensor]:
         InputError: no such file, or no triangles in it.
     """
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh = trimesh.load_mesh(path, process=False)
         vertices, faces = torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).long()
     except (ValueError, OSError, AttributeError, IndexError) as error:
         raise _unreadable(path, str(error)) from error
@@ -68,7 +70,7 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
     branch, paths = config.explicit_branch, StagePaths(config)
     if branch.occlusion == "none" or branch.enable_occ_type == "none":
         return None
-    settings = {key: branch.probes[key] for key in ("cell", "margin", "directions", "max_distance")}
+    settings: dict[str, Any] = {key: branch.probes[key] for key in ("cell", "margin", "directions", "max_distance")}
     digest = hashlib.sha256(paths.mesh.read_bytes() + repr(sorted(settings.items())).encode()).hexdigest()[:12]
     path = paths.probes / f"occlusion_probes-{digest}.npz"
     if path.is_file():
@@ -83,7 +85,7 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
     return OcclusionProbes(volumes)
 
 
-def bake_mesh(vertices: Tensor, faces: Tensor, body: CanonicalBody, **settings: float):
+def bake_mesh(vertices: Tensor, faces: Tensor, body: CanonicalBody, **settings: Any) -> ProbeVolumes:
     """Bake the nine parts of a canonical mesh [V, 3], [F, 3]; vertices belong to the nearest body vertices' joint."""
     _, nearest = nearest_neighbours(vertices, body.vertices.cpu(), NEIGHBOURS)
     joint = body.weights.cpu()[nearest].mean(1).argmax(-1)

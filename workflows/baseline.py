@@ -27,6 +27,8 @@ class PaintedBody:
         self._part_of_face = part_of_joint[body.weights[body.faces].sum(1).argmax(-1)]
         total, count = torch.zeros(len(PART_NAMES), 3), torch.zeros(len(PART_NAMES))
         for frame in frames:
+            if frame.mask is None or frame.image is None:
+                continue
             part, _ = self._first_hits(frame)
             seen = (part >= 0) & (frame.mask > 0.5)
             total.index_add_(0, part[seen], srgb_to_linear(frame.image[seen]))

@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 import trimesh
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
@@ -64,18 +64,11 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     """Run Lightning's loop over the steps of ``module``."""
     branch, paths = config.implicit_branch, StagePaths(config)
     options: dict[str, Any] = OmegaConf.to_container(branch.trainer, resolve=True)  # type: ignore[assignment]
-    checkpoints = ModelCheckpoint(
-        dirpath=paths.checkpoint_dir,
-        filename="{epoch}-{step}",
-        every_n_train_steps=branch.trainer.max_steps,
-        save_top_k=-1,
-        save_last=True,
-    )
     trainer = lightning.Trainer(
         accelerator="auto",
         strategy="ddp" if branch.trainer.devices > 1 else "auto",
         logger=TensorBoardLogger(paths.teacher_dir, name="log", version=""),
-        callbacks=[checkpoints, *([TQDMProgressBar(refresh_rate=10)] if branch.trainer.enable_progress_bar else [])],
+        callbacks=_callbacks(config),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,
@@ -84,6 +77,22 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     loader = DataLoader(StepIndices(len(module.images)), batch_size=1)
     held_out = DataLoader(_Sequence(implicit_frames(config, "val")), batch_size=None)
     trainer.fit(module, loader, held_out, ckpt_path=resume)
+
+
+def _callbacks(config: DictConfig) -> list[Callback]:
+    """Progress bar, and checkpoints: the published name at the end, ``last.ckpt`` at every validation."""
+    settings, folder = config.implicit_branch.trainer, StagePaths(config).checkpoint_dir
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
+    final = ModelCheckpoint(
+        filename="{epoch}-{step}", every_n_train_steps=settings.max_steps, save_top_k=-1, save_last=True, **common
+    )
+    callbacks: list[Callback] = [final]
+    if settings.val_check_interval < settings.max_steps:
+        # A run that is interrupted continues from here.
+        callbacks.append(ModelCheckpoint(filename="last", every_n_train_steps=settings.val_check_interval, **common))
+    if settings.enable_progress_bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    return callbacks
 
 
 class _Sequence(Dataset):

@@ -1,7 +1,8 @@
 """Compositing along packed rays: native against reference, adjoint against finite differences."""
 
-import gs_ir
 import torch
+
+import gs_ir
 from gs_ir.reference import packed as reference
 
 

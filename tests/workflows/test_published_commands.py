@@ -144,17 +144,14 @@ def test_rana_layout_and_custom_options(layout: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     root = embedded.load_root() / "rana"
     subject = f"subject: {embedded.SUBJECT}, gender: {embedded.GENDER}, body_model: embedded"
-    frames = {
-        "train": "{start: 0, end: 10, skip: 5, downscale: 4}",
-        "test": "{start: 0, end: 1, skip: 1, downscale: 4}",
-    }
+    training, test = "{start: 0, end: 10, skip: 5, downscale: 4}", "{start: 0, end: 1, skip: 1, downscale: 4}"
     data = [
         f"implicit_branch.exp_dir={tmp_path}",
         "implicit_branch.tag=run",
         "implicit_branch/dataset=rana/relight/custom",
         f"implicit_branch.dataset={{dataroot: {root}, {subject}}}",
-        *(f"implicit_branch.dataset.opt.{split}={frames['train']}" for split in ("train", "val")),
-        f"implicit_branch.dataset.opt.test={frames['test']}",
+        *(f"implicit_branch.dataset.opt.{split}={training}" for split in ("train", "val")),
+        f"implicit_branch.dataset.opt.test={test}",
         "explicit_branch/dataset=rana_IA_custom_relight",
         f"explicit_branch.dataset={{root_dir: {root}, {subject}, train_frames: [0, 11, 5]}}",
         f"explicit_branch.exp_dir={tmp_path / 'student'}",
@@ -162,8 +159,9 @@ def test_rana_layout_and_custom_options(layout: Path, monkeypatch: pytest.Monkey
     ]
     command("launch", "training_mode=teacher", *data, root="config_rana")
     command("launch", "training_mode=distill", *data, root="config_rana")
-    results = command("relight", *data, "explicit_branch.dataset.test_frames.pose=[0,2,1]",
-                      f"explicit_branch.load_ckpt={tmp_path}/student/ckpt{ITERATIONS}.pth", root="config_rana")  # fmt: skip
+    load = f"explicit_branch.load_ckpt={tmp_path}/student/ckpt{ITERATIONS}.pth"
+    few = "explicit_branch.dataset.test_frames.pose=[0,2,1]"
+    results = command("relight", *data, few, load, root="config_rana")
     assert isinstance(results, dict)
     measured = results["all"]["forward"]
     assert {"published_rana/psnr", "published_rana/ssim", "standard/ssim", "relit_psnr"} <= set(measured)

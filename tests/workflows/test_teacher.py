@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from core.errors import InputError
 from core.images import read_image
+from implicit_branch.module import TeacherModule
 from implicit_branch.teacher import load_teacher
 from tests.workflows.test_configuration import compose
 from workflows import build_data, evaluate_teacher, render_distillation_set, train_teacher
@@ -81,6 +82,31 @@ def test_training_leaves_the_published_files(run: Path):
     missing = [name for name in expected if not (folder / name).is_file()]
     assert not missing
     assert list((folder / "log").glob("events*"))
+
+
+def test_interrupted_run_continues_exactly(run: Path, tmp_path: Path, monkeypatch):
+    """Fails when an interrupted run leaves no checkpoint, or resuming it ends elsewhere than an uninterrupted one."""
+
+    def broken(self, batch, batch_index):
+        if self.global_step == 3:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_index)
+
+    step = TeacherModule.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherModule, "training_step", broken)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_teacher.train(_config(tmp_path, *CAPTURE))
+    config = _config(tmp_path, *CAPTURE)
+    folder = StagePaths(config).checkpoint_dir
+    assert [p.name for p in folder.iterdir()] == ["last.ckpt"]
+    train_teacher.train(_config(tmp_path, *CAPTURE, f"implicit_branch.resume='{folder / 'last.ckpt'}'"))
+    assert (folder / "epoch=1-step=4.ckpt").is_file()
+    whole = load_teacher(StagePaths(_config(run, *CAPTURE)).teacher_checkpoint, "cpu")
+    for expected, actual in zip(
+        whole.parameters(), load_teacher(folder / "last.ckpt", "cpu").parameters(), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
 
 
 def test_pictures_and_float_maps_are_the_same_frame(run: Path):

@@ -1,5 +1,6 @@
 """Training curves as pictures, from the TensorBoard logs of a run."""
 
+import logging
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -7,6 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 def read_scalars(log_folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """Every scalar logged anywhere under ``log_folder``: tag -> (steps, values)."""
+    # TensorBoard reports the end of every file.
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
     scalars: dict[str, tuple[list[int], list[float]]] = {}
     for folder in sorted({path.parent for path in log_folder.rglob("events.out.tfevents.*")}):
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -20,14 +23,15 @@ def read_scalars(log_folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def plot_curves(log_folder: Path, output: Path, *, title: str, limit: int = 8) -> Path | None:
-    """Draw the first ``limit`` losses logged under ``log_folder`` into ``output``; None if there are none."""
+    """Draw the ``limit`` largest losses logged under ``log_folder`` into ``output``; None if there are none."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    scalars = read_scalars(log_folder)
-    tags = [tag for tag in sorted(scalars) if "loss" in tag and max(scalars[tag][1], default=0) > 0][:limit]
+    scalars = {tag: curve for tag, curve in read_scalars(log_folder).items() if tag.startswith(("train/", "loss/"))}
+    # The terms that matter most: those of the largest mean.
+    tags = sorted(scalars, key=lambda tag: -sum(scalars[tag][1]) / len(scalars[tag][1]))[:limit]
     if not tags:
         return None
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")

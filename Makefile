@@ -4,6 +4,8 @@ PYTHON ?= python3
 # A CPU build of PyTorch; on a machine with a GPU give the build of your driver, for example TORCH=torch==2.11.0
 TORCH ?= torch==2.13.0
 RUN := $(VENV)/bin/python
+# Threads that wait give their core away: a second program on the machine would otherwise slow both down many times.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test native environment lint clean
 
@@ -29,7 +31,7 @@ lint: environment
 	$(VENV)/bin/lint-imports
 
 test: native lint
-	$(RUN) -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 clean:
 	rm -rf gs-ir/gs_ir/lib gs-ir/build .pytest_cache .mypy_cache .ruff_cache

@@ -28,17 +28,17 @@ from implicit_branch.teacher import load_teacher
 from workflows import evaluate_student, evaluate_teacher
 from workflows.baseline import PaintedBody
 from workflows.build_data import canonical_body, implicit_frames
+from workflows.device import compute_device
 from workflows.launch import run_stage
 from workflows.paths import StagePaths
 from workflows.report.demo_page import SHOWN, write_demo_page
-from workflows.train_teacher import compute_device
 
 _log = logging.getLogger(__name__)
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
 COMMANDS = {"launch_rana.py": "launch", "test_ps.py": "relight", "test_speed.py": "measure_speed"}
 SUBJECT = "subject_00"
-LIGHTS = ("city", "forest", "sunset")
+LIGHTS = ("city", "forest", "interior", "sunrise", "sunset")
 """Lights of the videos."""
 RELIT_SAMPLES = 64
 """Monte-Carlo samples of the teacher's relit test frames."""

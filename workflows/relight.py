@@ -27,11 +27,11 @@ from explicit_branch.rendering.probes import Occlusion
 from explicit_branch.rendering.renderer import SHADING_MODES, Render, Renderer
 from gs_ir.cubemap import sample_cubemap
 from workflows.build_data import explicit_frames
+from workflows.device import compute_device
 from workflows.evaluate_student import surface_of
 from workflows.launch import choice
 from workflows.paths import StagePaths
 from workflows.relight_pictures import STEM, LightPictures, frame_pictures
-from workflows.train_teacher import compute_device
 
 _log = logging.getLogger(__name__)
 

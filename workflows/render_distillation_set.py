@@ -12,9 +12,10 @@ from implicit_branch.settings import TeacherSettings
 from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import trained_teacher
+from workflows.device import compute_device
 from workflows.paths import StagePaths
 from workflows.teacher_maps import write_maps
-from workflows.train_teacher import compute_device, export
+from workflows.train_teacher import export
 
 _log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from workflows.bake_occlusion import probes_for
 from workflows.build_data import distillation_frames, explicit_frames, student_body, training_maps
 from workflows.build_student import new_avatar, output_settings, refill_settings, training_settings
 from workflows.build_teacher import trained_teacher
+from workflows.device import compute_device
 from workflows.paths import StagePaths
-from workflows.train_teacher import compute_device, write_config
+from workflows.train_teacher import write_config
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from implicit_branch.rendering.frame import render_frame
 from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import new_teacher, training_module
+from workflows.device import compute_device
 from workflows.paths import StagePaths
 from workflows.teacher_maps import pictures, write_maps
 
@@ -65,7 +66,7 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     branch, paths = config.implicit_branch, StagePaths(config)
     options: dict[str, Any] = OmegaConf.to_container(branch.trainer, resolve=True)  # type: ignore[assignment]
     trainer = lightning.Trainer(
-        accelerator="auto",
+        accelerator="gpu" if compute_device() == "cuda" else "cpu",
         strategy="ddp" if branch.trainer.devices > 1 else "auto",
         logger=TensorBoardLogger(paths.teacher_dir, name="log", version=""),
         callbacks=_callbacks(config),
@@ -145,8 +146,3 @@ def write_config(config: DictConfig, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         OmegaConf.save(config, temporary)
-
-
-def compute_device() -> str:
-    """``cuda`` where PyTorch has one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,6 +5,7 @@ references in :mod:`gs_ir.reference` run instead.
 """
 
 from gs_ir import _library
+from gs_ir._library import has_kernel
 from gs_ir.bvh import (
     ClosestPoints,
     Hits,
@@ -60,6 +61,7 @@ __all__ = [
     "encode_with_jacobian",
     "equirect_to_cubemap",
     "find_correspondences",
+    "has_kernel",
     "insert_samples",
     "march",
     "nearest_neighbours",

@@ -59,6 +59,11 @@ def _leaf(value):
     return value
 
 
+def has_kernel(name: str, backend: str) -> bool:
+    """Whether operator ``gs_ir::name`` has a native kernel for ``backend`` (``CPU`` or ``CUDA``)."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"gs_ir::{name}", backend)
+
+
 def load_native() -> list[Path]:
     """Load the native kernels; return the libraries loaded (empty: the references run).
 

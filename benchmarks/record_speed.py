@@ -1,7 +1,7 @@
-"""Turn the speed test's ``speed.json`` into benchmark rows: ``python benchmarks/record_speed.py SPEED.json RESULT.json``.
+"""Turn a speed test into benchmark rows: ``python benchmarks/record_speed.py SPEED.json RESULT.json``.
 
-A row is ``{case, surfels, resolution, median_ms, p90_ms, busy_ms, device, torch, commit, method}``; ``busy_ms`` is null where
-no profiler ran.
+A row is ``{case, surfels, resolution, median_ms, p90_ms, busy_ms, device, torch, commit, method}``; ``busy_ms`` is null
+where no profiler ran.
 """
 
 import argparse

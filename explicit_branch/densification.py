@@ -19,14 +19,15 @@ class Densifier:
 
     def __init__(self, optimiser: SurfelOptimiser, settings: TrainingSettings) -> None:
         self.optimiser, self.settings = optimiser, settings
-        self._clear()
+        self.clear()
 
     @property
     def surfels(self) -> Surfels:
         """The set that grows."""
         return self.optimiser.surfels
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Start the statistic anew."""
         count, device = len(self.surfels), self.surfels.positions.device
         self.gradient_sum = torch.zeros(count, device=device)
         self.views = torch.zeros(count, device=device)
@@ -51,7 +52,7 @@ class Densifier:
         if iteration % settings.densification_interval == 0:
             self._grow(generator)
             self._prune(iteration)
-            self._clear()
+            self.clear()
             changed = True
         interval = settings.opacity_reset_interval
         if interval and iteration % interval == 0:
@@ -104,7 +105,7 @@ class Densifier:
         if holes.numel():
             new = {name: value[indices[holes]].mean(1) for name, value in raw.items()}
             self.optimiser.append({**new, "positions": points[holes]})
-            self._clear()
+            self.clear()
         return int(holes.numel())
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -118,10 +119,16 @@ class Densifier:
         )
 
 
-def uncovered(surfels: Surfels, points: Tensor, maximum: float = 1e-3) -> Tensor:
-    """Surfels [N] bool far from the teacher's surface ``points``: mean squared distance above ``maximum`` m^2."""
-    squared, _ = nearest_neighbours(surfels.positions.detach(), points, min(REFILL_NEIGHBOURS, len(points)))
-    return squared.mean(-1) > maximum
+def far_from(surfels: Surfels, points: Tensor, limit: float = 1e-3) -> Tensor:
+    """Surfels [N] bool far from the surface sampled by ``points`` [M, 3].
+
+    Far: the mean squared distance to the ten nearest points exceeds ``limit`` square metres (published: 1e-3), or four
+    times what the points have among themselves where they are sparser than that.
+    """
+    count = min(REFILL_NEIGHBOURS, len(points) - 1)
+    among = nearest_neighbours(points, points, count + 1)[0][:, 1:].mean()
+    squared, _ = nearest_neighbours(surfels.positions.detach(), points, count)
+    return squared.mean(-1) > torch.clamp_min(4 * among, limit)
 
 
 def _child(raw: dict[str, Tensor], rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ POSITION_RATE_EXTENT = 3.469298553466797
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that the trainer reads; see the comments in ``configs/explicit_branch/config.yaml``."""
+    """Everything that the trainer reads; the comments are in ``configs/explicit_branch/recipe/default.yaml``."""
 
     iterations: int = STUDENT_ITERATIONS
     schedule_iterations: int | None = STUDENT_ITERATIONS
@@ -51,10 +51,10 @@ class TrainingSettings:
     lambda_l1: Scheduled = 1.0
     lambda_dssim: Scheduled = 0.0
     lambda_perceptual: Scheduled = 0.05
-    lambda_mask: Scheduled = 0.3
-    mask_loss_type: str = "l1"
+    lambda_mask: Scheduled = 3.0
+    mask_loss_type: str = "bce"
     lambda_colour: Scheduled = 1.0
-    lambda_pbr: Scheduled = 1.0
+    lambda_pbr: Scheduled = 10.0
     lambda_aiap_xyz: Scheduled = 1.0
     lambda_aniso: Scheduled = 1.0
     lambda_scale_reg: Scheduled = 5.0

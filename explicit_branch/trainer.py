@@ -15,7 +15,7 @@ from core.frames import Frame, FrameSet
 from core.protocols import CanonicalField
 from core.schedules import exponential_decay
 from explicit_branch.avatar import Avatar
-from explicit_branch.densification import Densifier
+from explicit_branch.densification import Densifier, far_from
 from explicit_branch.distillation.light import LightFitter, teacher_light
 from explicit_branch.distillation.points import PointTargets
 from explicit_branch.distillation.sampler import FrameSampler
@@ -112,6 +112,7 @@ class Trainer:
                 self._log(writer, bar, terms)
             if self.iteration in self.output.checkpoint_iterations and self.iteration < end:
                 self.save()
+        self._prune_outliers()
         self.save()
         writer.close()
 
@@ -205,6 +206,15 @@ class Trainer:
         self.objective.refresh()
         if self.points is not None:
             self.points.refresh()
+
+    def _prune_outliers(self) -> None:
+        """Remove surfels that ended far from the teacher's surface, so that every later stage sees the same set."""
+        if self.data.surface is None:
+            return
+        far = far_from(self.avatar.surfels, self.data.surface)
+        self.surfel_optimiser.keep(~far)
+        self.densifier.clear()
+        logger.info("pruned %d outliers of %d surfels", int(far.sum()), len(far))
 
     def _light_fitter(self, resolution: int) -> LightFitter:
         like, target = self.avatar.surfels.positions.detach(), None

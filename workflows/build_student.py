@@ -71,6 +71,7 @@ def new_avatar(
         canonical_pose=str(body.pose_name),
         frames=len(frames),
         components={name: plain[name] for name in COMPONENTS},
+        rendering=OmegaConf.to_container(branch.raster, resolve=True),  # type: ignore[arg-type]
         provenance={"seed": branch.seed, "teacher": str(config.implicit_branch.resume)},
     )
     return Avatar(surfels, body, record), cloud.points

@@ -6,9 +6,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from core.errors import InputError
+from core.perceptual import PerceptualDistance
 from core.protocols import CanonicalField
 from explicit_branch.avatar import Avatar, avatar_from_state, read_state
 from explicit_branch.ply import write_ply
+from explicit_branch.settings import TrainingSettings
 from explicit_branch.trainer import Trainer, TrainingData
 from workflows.bake_occlusion import probes_for
 from workflows.build_data import distillation_frames, explicit_frames, student_body, training_maps
@@ -69,10 +71,22 @@ def build_trainer(config: DictConfig, teacher: CanonicalField | None, device: st
         output_settings(config, settings.iterations),
         refill=refill_settings(config, settings.iterations),
         light_resolution=branch.light_res,
+        perceptual=_perceptual(config, settings, device),
     )
     if state is not None:
         trainer.load_state_dict(_trainer_state(state, branch.load_ckpt), avatar.record.iteration)
     return trainer
+
+
+def _perceptual(config: DictConfig, settings: TrainingSettings, device: str) -> PerceptualDistance | None:
+    """LPIPS for the image losses, where its weights are given."""
+    weights = config.explicit_branch.lpips_weights.vgg
+    if weights is None:
+        _log.info(
+            "lambda_perceptual=%s has no effect without explicit_branch.lpips_weights.vgg", settings.lambda_perceptual
+        )
+        return None
+    return PerceptualDistance(weights, "vgg").to(device)
 
 
 def _trainer_state(state: dict, path: str | Path) -> dict:

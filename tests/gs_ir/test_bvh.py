@@ -130,10 +130,12 @@ def test_axis_parallel_rays_on_lattice_lines():
     corner = (torch.arange(8)[:, None] * 9 + torch.arange(8)).reshape(-1, 1)
     faces = torch.cat([corner + torch.tensor([0, 9, 10]), corner + torch.tensor([0, 10, 1])])
     bvh = build_bvh(vertices, faces)
-    inner = vertices[((vertices[:, :2] > 0) & (vertices[:, :2] < 8)).all(-1)]
     for sign in (1.0, -1.0):
-        origins = inner + torch.tensor([0, 0, -3.0 * sign])
-        assert any_hit(bvh, origins, torch.tensor([0, 0, sign]).expand_as(origins), 0.0, math.inf).all()
+        for zero in (0.0, -0.0):
+            origins = vertices + torch.tensor([0, 0, -3.0 * sign])
+            directions = torch.tensor([zero, zero, sign]).expand_as(origins)
+            assert any_hit(bvh, origins, directions, 0.0, math.inf).all()
+            assert not any_hit(bvh, origins + torch.tensor([9.0, 0, 0]), directions, 0.0, math.inf).any()
 
 
 def test_ray_from_the_surface():
@@ -173,7 +175,7 @@ def test_degenerate_triangles_are_harmless():
     bvh = build_bvh(vertices, torch.cat([bad, faces]))
     plain = build_bvh(vertices, faces)
     origins, directions = _rays(500, torch.float64)
-    directions[:100] = point - origins[:100]
+    directions[:100] = point * (1 + 2 * torch.rand(100, 1, dtype=torch.float64)) - origins[:100]
     hits, expected = (closest_hit(b, origins, directions, 0.0, math.inf) for b in (bvh, plain))
     torch.testing.assert_close(hits.t, expected.t)
     # A collapsed triangle is still a segment or a point that something can be near to.

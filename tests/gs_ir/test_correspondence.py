@@ -223,6 +223,26 @@ def test_empty_space_and_broken_points():
     torch.testing.assert_close(found.jacobian, torch.eye(3).expand(5, 3, 3, 3))
 
 
+def test_roots_outside_the_volume_are_refused():
+    """Fails when a root is accepted where the transforms are only a continuation of the border's."""
+    volume, points = _volume([(0.0, 0.0)], torch.float64), _surface(torch.float64)
+    narrow = _box(torch.float64) * torch.tensor([0.125, 1.0, 1.0], dtype=torch.float64)
+    frame = torch.zeros(len(points), dtype=torch.int64)
+    found = find_correspondences(points, frame, _seeds(volume), volume, narrow)
+    assert torch.equal(found.valid.any(1), points[:, 0].abs() <= 0.05)
+
+
+def test_failed_seeds_do_not_hide_later_roots():
+    """Fails when the zeros that stand for a failed root count as an earlier root: the canonical origin would vanish."""
+    volume, query = _volume([(0.0, 0.0)], torch.float64), torch.tensor([[1e-4, 0.0, 0.0]], dtype=torch.float64)
+    seeds = torch.tensor([[0.0, 0.7, 0.0], [0.01, 0.02, 0.0]], dtype=torch.float64).reshape(1, 1, 1, 1, 2, 3)
+    grid = SeedGrid(seeds, torch.full((1, 1, 1, 1), 2, dtype=torch.uint8), _box(torch.float64)[None])
+    frame = torch.zeros(1, dtype=torch.int64)
+    found = find_correspondences(query, frame, grid, volume, _box(torch.float64), iterations=2)
+    assert found.valid.tolist() == [[False, True]]
+    torch.testing.assert_close(found.canonical[0, 1], query[0])
+
+
 def test_singular_transforms_do_not_converge():
     """Fails when a collapsed transform divides by its zero determinant and yields NaN roots."""
     volume = torch.zeros(1, 4, 4, 4, 12)

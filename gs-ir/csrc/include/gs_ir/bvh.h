@@ -48,15 +48,14 @@ struct BvhRay {
 // False for rays that can hit nothing: NaN or infinite components, direction zero.
 template <typename T>
 GS_IR_HD bool prepare_ray(const T* origin, const T* direction, T t_min, T t_max, BvhRay<T>& ray) {
-    constexpr T huge = std::numeric_limits<T>::max(), tiny = T(1e-18);
+    constexpr T huge = std::numeric_limits<T>::max();
     bool finite = true;
     int z = 0;
     for (int a = 0; a < 3; ++a) {
         const T d = direction[a];
         finite = finite && std::abs(d) <= huge && std::abs(origin[a]) <= huge;
         ray.origin[a] = origin[a];
-        // a zero component would make 0 * infinity where the origin lies on a box's plane
-        ray.inverse[a] = T(1) / (std::abs(d) > tiny ? d : (d < T(0) ? -tiny : tiny));
+        ray.inverse[a] = T(1) / d;  // may be infinite, see intersect_boxes
         ray.near_row[a] = ray.inverse[a] >= T(0) ? a : 3 + a;
         ray.far_row[a] = ray.inverse[a] >= T(0) ? 3 + a : a;
         if (std::abs(d) > std::abs(direction[z])) z = a;
@@ -74,7 +73,8 @@ GS_IR_HD bool prepare_ray(const T* origin, const T* direction, T t_min, T t_max,
 }
 
 // Bit per child whose box the ray meets in [t_min, t_max]; entry[lane]: where it enters. The far side is moved out by
-// the rounding of three operations (Ize 2013).
+// the rounding of three operations (Ize 2013). An origin on a box's plane and a zero component of the direction give
+// 0 * infinity = NaN; minimum and maximum return their second argument then, which drops limits and never adds one.
 template <typename T>
 GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry) {
     constexpr T outwards = T(1) + T(4) * std::numeric_limits<T>::epsilon();

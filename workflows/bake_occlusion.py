@@ -56,6 +56,17 @@ def _unreadable(path: Path, found: str) -> InputError:
     )
 
 
+def canonical_mesh(config: DictConfig, body: CanonicalBody) -> tuple[Tensor, Tensor]:
+    """Vertices [V, 3] and faces [F, 3] (CPU) of the teacher's mesh, or of the body where surfels do not start on it.
+
+    Raises:
+        InputError: ``dataset.init_mode`` is IA and the teacher has left no mesh.
+    """
+    if config.explicit_branch.dataset.init_mode == "IA":
+        return read_mesh(StagePaths(config).mesh)
+    return body.vertices.cpu(), body.faces.cpu()
+
+
 def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | None:
     """The student's probes: read from ``occ_dir``, or baked from the canonical mesh and written there.
 
@@ -71,7 +82,9 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
     if branch.occlusion == "none" or branch.enable_occ_type == "none":
         return None
     settings: dict[str, Any] = {key: branch.probes[key] for key in ("cell", "margin", "directions", "max_distance")}
-    digest = hashlib.sha256(paths.mesh.read_bytes() + repr(sorted(settings.items())).encode()).hexdigest()[:12]
+    vertices, faces = canonical_mesh(config, body)
+    content = vertices.numpy().tobytes() + faces.numpy().tobytes() + repr(sorted(settings.items())).encode()
+    digest = hashlib.sha256(content).hexdigest()[:12]
     path = paths.probes / f"occlusion_probes-{digest}.npz"
     if path.is_file():
         _log.info("occlusion probes from %s", path)
@@ -79,7 +92,7 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
     if not branch.build_occ:
         raise InputError(path, found="no probes of this mesh", expected="baked probes",
                          next_step="Set explicit_branch.build_occ=true; baking takes seconds.")  # fmt: skip
-    volumes = bake_mesh(*read_mesh(paths.mesh), body, **settings)
+    volumes = bake_mesh(vertices, faces, body, **settings)
     save_probes(volumes, path)
     _log.info("baked %d occlusion probes into %s", len(volumes.coefficients), path)
     return OcclusionProbes(volumes)

@@ -15,7 +15,7 @@ from explicit_branch.avatar import Avatar, AvatarRecord
 from explicit_branch.initialisation import INIT_MODES, SurfaceCloud, sample_box, sample_mesh, surfels_on
 from explicit_branch.settings import TrainingSettings
 from explicit_branch.trainer import OutputSettings, RefillSettings
-from workflows.bake_occlusion import read_mesh
+from workflows.bake_occlusion import canonical_mesh
 from workflows.launch import choice
 from workflows.paths import StagePaths
 
@@ -49,7 +49,7 @@ def surface_cloud(config: DictConfig, body: CanonicalBody) -> SurfaceCloud:
     generator = torch.Generator().manual_seed(branch.seed)
     if mode == "random":
         return sample_box(body.box, count, generator)
-    vertices, faces = read_mesh(StagePaths(config).mesh) if mode == "IA" else (body.vertices, body.faces)
+    vertices, faces = canonical_mesh(config, body)
     return sample_mesh(vertices.to(body.vertices), faces.to(body.faces.device), count, generator)
 
 

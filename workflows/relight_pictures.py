@@ -103,7 +103,7 @@ class LightPictures:
         """Write ``cubemap_256_{origin,relight,relight_IA}`` into ``folder``: PNG strips of faces, EXR of the map."""
         if self.trained is not None:
             write_image(folder / "cubemap_256_origin.png", face_strip(self.trained))
-        faces = equirect_to_cubemap(self.relight, PREVIEW_RESOLUTION)
+        faces = equirect_to_cubemap(self.relight, PREVIEW_RESOLUTION, samples=1)
         write_image(folder / "cubemap_256_relight.png", face_strip(faces))
         write_image(folder / "cubemap_256_relight_IA.png", linear_to_srgb(self.relight.clamp(0, 1)))
         write_hdr(folder / "cubemap_256_relight_IA.exr", self.relight)

@@ -12,7 +12,7 @@
 namespace {
 
 constexpr int64_t kRaysPerTask = 256;
-constexpr int64_t kNodesPerTask = 128;
+constexpr int64_t kNodesPerTask = 1024;  // about 60 us; less is not worth waking a thread
 
 // The operators' tree argument: vertices, faces, node_boxes, node_children, block_vertices, block_faces
 template <typename T>

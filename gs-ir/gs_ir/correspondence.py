@@ -138,8 +138,8 @@ def find_correspondences(
     return Correspondences(
         *torch.ops.gs_ir.find_correspondences(
             points.detach().contiguous(),
-            frame_index,
-            [grid.seeds, grid.counts, grid.boxes],
+            frame_index.contiguous(),
+            [t.contiguous() for t in (grid.seeds, grid.counts, grid.boxes)],
             volume.detach().contiguous(),
             box.detach().contiguous(),
             iterations=iterations,

@@ -106,4 +106,5 @@ def sample_transforms(points: Tensor, volume: Tensor, box: Tensor, frame_index: 
     if points.ndim != 2 or points.shape[1] != 3 or frame_index.shape != points.shape[:1]:
         shapes = f"{tuple(points.shape)} and {tuple(frame_index.shape)}"
         raise ValueError(f"sample_transforms: points [N, 3] and frame_index [N] expected, found {shapes}")
-    return torch.ops.gs_ir.sample_transforms(points.contiguous(), volume.contiguous(), box.contiguous(), frame_index)
+    tensors = (points, volume, box, frame_index)
+    return torch.ops.gs_ir.sample_transforms(*(t.contiguous() for t in tensors))

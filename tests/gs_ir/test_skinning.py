@@ -135,6 +135,15 @@ def test_wrong_shapes_are_refused():
         blend_transforms(torch.rand(2, 2, 2, 5), torch.rand(1, 4, 4, 4))
 
 
+def test_strided_inputs():
+    """Fails when memory is read as if an expanded index or a transposed volume were contiguous."""
+    query, volume, box, _ = _scene(torch.float64)
+    expected = sample_transforms(query, volume, box, torch.full((len(query),), 2))
+    strided = volume.permute(0, 3, 2, 1, 4).contiguous().permute(0, 3, 2, 1, 4)
+    one = torch.full((1,), 2).expand(len(query))
+    torch.testing.assert_close(sample_transforms(query.T.contiguous().T, strided, box, one), expected)
+
+
 def test_frame_outside_the_volume_is_refused():
     """Fails when a wrong frame index reads foreign memory."""
     query, volume, box, frame = _scene(torch.float32)

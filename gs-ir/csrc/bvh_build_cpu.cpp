@@ -1,5 +1,5 @@
-// Topology of the tree of gs_ir/bvh.h (refitting adds the boxes): binned surface-area heuristic (Wald 2007), eight children a node by opening the
-// largest child (Wald, Benthin and Boulos 2008).
+// Topology of the tree of gs_ir/bvh.h (refitting adds the boxes): binned surface-area heuristic (Wald 2007), eight
+// children a node by opening the largest child (Wald, Benthin and Boulos 2008).
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -253,14 +253,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> build_bvh(const at::Tensor& verti
         block_faces = at::empty({blocks, gs_ir::kBvhBlock}, children.options());
         offsets = at::empty({levels + 1}, faces.options());
         int64_t* first = offsets.mutable_data_ptr<int64_t>();
+        int32_t* child = children.mutable_data_ptr<int32_t>();
+        int32_t* face = block_faces.mutable_data_ptr<int32_t>();
         for (int64_t i = nodes - 1; i >= 0; --i) {
             const auto& node = builder.nodes[i];
             first[node.level] = i;
-            std::copy(node.children.begin(), node.children.end(), children.mutable_data_ptr<int32_t>() + i * gs_ir::kBvhWidth);
+            std::copy(node.children.begin(), node.children.end(), child + i * gs_ir::kBvhWidth);
         }
         first[levels] = nodes;
         for (int64_t b = 0; b < blocks; ++b)
-            std::copy(builder.blocks[b].begin(), builder.blocks[b].end(), block_faces.mutable_data_ptr<int32_t>() + b * gs_ir::kBvhBlock);
+            std::copy(builder.blocks[b].begin(), builder.blocks[b].end(), face + b * gs_ir::kBvhBlock);
     });
     return {children, block_faces, offsets};
 }

@@ -108,11 +108,12 @@ std::tuple<at::Tensor, at::Tensor> refit_bvh(
             for (int64_t b = begin; b < end; ++b)
                 gs_ir::refit_block(v, f, slots + b * gs_ir::kBvhBlock, corners + b * 9 * gs_ir::kBvhBlock);
         });
+        const auto refit_nodes = [&](int64_t begin, int64_t end) {
+            for (int64_t node = begin; node < end; ++node)
+                gs_ir::refit_node(tree, node, boxes + node * 6 * gs_ir::kBvhWidth);
+        };
         for (int64_t level = int64_t(level_offsets.size()) - 2; level >= 0; --level)
-            at::parallel_for(level_offsets[level], level_offsets[level + 1], kNodesPerTask, [&](int64_t begin, int64_t end) {
-                for (int64_t node = begin; node < end; ++node)
-                    gs_ir::refit_node(tree, node, boxes + node * 6 * gs_ir::kBvhWidth);
-            });
+            at::parallel_for(level_offsets[level], level_offsets[level + 1], kNodesPerTask, refit_nodes);
     });
     return {node_boxes, block_vertices};
 }

@@ -66,7 +66,8 @@ template <typename T>
 std::pair<int64_t, int64_t> touched_blocks(const SeedFrame<T>& frame, int axis, T x) {
     const T block = frame.cell[axis] * T(kBlock), radius = frame.settings.radius;
     const int64_t last = (frame.resolution - 1) / kBlock;
-    const T from = std::floor((x - radius - frame.low[axis]) / block), to = std::floor((x + radius - frame.low[axis]) / block);
+    const T from = std::floor((x - radius - frame.low[axis]) / block);
+    const T to = std::floor((x + radius - frame.low[axis]) / block);
     return {std::max<int64_t>(0, int64_t(from)), std::min(last, int64_t(to))};
 }
 
@@ -141,6 +142,17 @@ void bounding_boxes(const T* posed, int64_t frames, int64_t points, T radius, T*
         }
 }
 
+template <typename T>
+void place_grid(SeedFrame<T>& frame, const T* box, T radius, int max_seeds) {
+    frame.settings.radius = radius;
+    frame.settings.max_seeds = max_seeds;
+    for (int a = 0; a < 3; ++a) {
+        frame.low[a] = box[a];
+        frame.cell[a] = (box[3 + a] - box[a]) / T(frame.resolution);
+        frame.settings.half_cell[a] = frame.cell[a] * T(0.5);
+    }
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> build_seeds(
     const at::Tensor& posed, const at::Tensor& canonical, int64_t resolution, double radius, int64_t max_seeds) {
     const int64_t frames = posed.size(0), points = posed.size(1), n = resolution, cells = n * n * n;
@@ -161,13 +173,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> build_seeds(
             for (int64_t task = begin; task < end; ++task) {
                 const int64_t b = task / layers;
                 SeedFrame<T> frame{p + b * points * 3, canonical.const_data_ptr<T>(), points, n};
-                frame.settings.radius = T(radius);
-                frame.settings.max_seeds = int(max_seeds);
-                for (int a = 0; a < 3; ++a) {
-                    frame.low[a] = box[6 * b + a];
-                    frame.cell[a] = (box[6 * b + 3 + a] - box[6 * b + a]) / T(n);
-                    frame.settings.half_cell[a] = frame.cell[a] * T(0.5);
-                }
+                place_grid(frame, box + 6 * b, T(radius), int(max_seeds));
                 frame.seeds = s + b * cells * max_seeds * 3;
                 frame.counts = c + b * cells;
                 fill_layer(frame, task % layers, lists);

@@ -113,8 +113,9 @@ GS_IR_HD uint32_t intersect_block(const T* vertices, const BvhRay<T>& ray, T* t,
 #pragma omp simd reduction(| : mask)
     for (int lane = 0; lane < kBvhBlock; ++lane) {
         const T a2 = az[lane] - oz, b2 = az[next + lane] - oz, c2 = az[2 * next + lane] - oz;
-        const T a0 = ax[lane] - ox - sx * a2, b0 = ax[next + lane] - ox - sx * b2, c0 = ax[2 * next + lane] - ox - sx * c2;
-        const T a1 = ay[lane] - oy - sy * a2, b1 = ay[next + lane] - oy - sy * b2, c1 = ay[2 * next + lane] - oy - sy * c2;
+        const T a0 = ax[lane] - ox - sx * a2, b0 = ax[next + lane] - ox - sx * b2;
+        const T a1 = ay[lane] - oy - sy * a2, b1 = ay[next + lane] - oy - sy * b2;
+        const T c0 = ax[2 * next + lane] - ox - sx * c2, c1 = ay[2 * next + lane] - oy - sy * c2;
         const T u = c0 * b1 - c1 * b0, v = a0 * c1 - a1 * c0, w = b0 * a1 - b1 * a0;
         const T slack_u = rounding * (std::abs(c0 * b1) + std::abs(c1 * b0));
         const T slack_v = rounding * (std::abs(a0 * c1) + std::abs(a1 * c0));
@@ -247,7 +248,7 @@ GS_IR_HD T nearest_on_segment(T px, T py, T pz, T ex, T ey, T ez, T& squared) {
 }
 
 // Nearest points of a block's triangles: squared distance, weights of vertices 1 and 2. The foot point in the plane if
-// it is inside, else the best of the three edges; then weights are exactly 0 or 1 where the point is on an edge or corner.
+// it is inside, else the best of the three edges; then the weights on edges and corners are exactly 0 or 1.
 // Spelled out in scalars: GCC does not vectorise the loop with Vec3.
 template <typename T>
 GS_IR_HD void nearest_in_block(const T* vertices, const T* point, T* squared, T* weight1, T* weight2) {

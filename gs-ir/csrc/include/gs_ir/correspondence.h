@@ -36,7 +36,8 @@ GS_IR_HD void seed_distances(
     const T radius_squared = settings.radius * settings.radius;
 #pragma omp simd
     for (int lane = 0; lane < kSeedLanes; ++lane) {
-        const T dx = std::abs(px[lane] - centre[0]), dy = std::abs(py[lane] - centre[1]), dz = std::abs(pz[lane] - centre[2]);
+        const T dx = std::abs(px[lane] - centre[0]), dy = std::abs(py[lane] - centre[1]);
+        const T dz = std::abs(pz[lane] - centre[2]);
         const T ox = maximum(dx - settings.half_cell[0], T(0)), oy = maximum(dy - settings.half_cell[1], T(0)),
                 oz = maximum(dz - settings.half_cell[2], T(0));
         const bool near = ox * ox + oy * oy + oz * oz <= radius_squared;

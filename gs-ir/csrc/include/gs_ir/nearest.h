@@ -1,7 +1,7 @@
 // k nearest neighbours by a bucketed kd-tree without pointers (see gs_ir/nearest.py).
 //
-// The tree is complete: nodes 1 .. 2 L - 1 in heap order (children 2 n, 2 n + 1), L = 2^depth leaves. Leaf l is bucket l:
-// kBucket points as structure of arrays, x.. y.. z.., unused slots at infinity.
+// The tree is complete: nodes 1 .. 2 L - 1 in heap order (children 2 n, 2 n + 1), L = 2^depth leaves. Leaf l is bucket
+// l: kBucket points as structure of arrays, x.. y.. z.., unused slots at infinity.
 #pragma once
 
 #include "gs_ir/common.h"

@@ -22,12 +22,15 @@ from explicit_branch.distillation.sampler import FrameSampler
 from explicit_branch.losses import Perceptual
 from explicit_branch.objective import Objective, Observation
 from explicit_branch.optimisation import NetworkOptimiser, SurfelOptimiser
+from explicit_branch.ply import write_ply
 from explicit_branch.rendering.renderer import Render, Renderer, TrainingView
 from explicit_branch.settings import POSITION_RATE_EXTENT, TrainingSettings
+from explicit_branch.validation import validate
 
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10
+VALIDATION_FRAMES = 10
 LIGHT_WITHOUT_TEACHER = 0.5
 
 Frames = FrameSet | Sequence[Frame]
@@ -65,6 +68,8 @@ class OutputSettings:
     folder: Path
     checkpoint_iterations: tuple[int, ...] = ()
     """Iterations after which ``ckpt{N}.pth`` is written; the last one always is."""
+    cloud_iterations: tuple[int, ...] = ()
+    """Iterations after which ``point_cloud/iteration_{N}/point_cloud.ply`` is written; the last one always is."""
     progress: bool = True
 
 
@@ -110,10 +115,15 @@ class Trainer:
             terms = self.step(iteration)
             if iteration % LOG_INTERVAL == 0:
                 self._log(writer, bar, terms)
+            if self.settings.test_interval and self.iteration % self.settings.test_interval == 0:
+                self._validate(writer)
             if self.iteration in self.output.checkpoint_iterations and self.iteration < end:
                 self.save()
+            if self.iteration in self.output.cloud_iterations and self.iteration < end:
+                self.write_cloud()
         self._prune_outliers()
         self.save()
+        self.write_cloud()
         writer.close()
 
     def step(self, iteration: int) -> dict[str, Tensor]:
@@ -229,6 +239,17 @@ class Trainer:
         writer.add_scalar("surfels", len(self.avatar.surfels), self.iteration)
         bar.set_postfix(loss=f"{sum(float(t) for t in terms.values()):.4f}", surfels=len(self.avatar.surfels))
 
+    def _validate(self, writer: SummaryWriter) -> None:
+        every = max(1, len(self.data.frames) // VALIDATION_FRAMES)
+        device = self.avatar.surfels.positions.device
+        frames = [self.data.frames[i].to(device) for i in range(0, len(self.data.frames), every)]
+        values = (
+            validate(self.renderer, frames[:VALIDATION_FRAMES], self.light.light, self.data.teacher) if frames else {}
+        )
+        for name, value in values.items():
+            writer.add_scalar(f"validation/{name}", value, self.iteration)
+        logger.info("iteration %d: %s", self.iteration, ", ".join(f"{k} {v:.2f}" for k, v in values.items()))
+
     def save(self) -> Path:
         """Write ``ckpt{N}.pth`` and return its path. Caches are renewed, so that a resumed run continues alike."""
         path = self.output.folder / f"ckpt{self.iteration}.pth"
@@ -237,6 +258,11 @@ class Trainer:
         self.avatar.save(path, trainer=self.state_dict())
         self._refresh()
         return path
+
+    def write_cloud(self) -> None:
+        """Write the surfels as PLY."""
+        path = self.output.folder / "point_cloud" / f"iteration_{self.iteration}" / "point_cloud.ply"
+        write_ply(self.avatar.surfels, path)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything beside the avatar that training needs to continue."""

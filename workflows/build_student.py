@@ -37,8 +37,12 @@ def refill_settings(config: DictConfig, iterations: int) -> RefillSettings:
 
 def output_settings(config: DictConfig, iterations: int) -> OutputSettings:
     """Folder and checkpoints; iterations are written for 30,000 and stretched."""
-    moments = tuple(scaled(i, iterations, STUDENT_ITERATIONS) for i in config.explicit_branch.checkpoint_iterations)
-    return OutputSettings(StagePaths(config).student_dir, moments)
+    branch = config.explicit_branch
+    checkpoints, clouds = (
+        tuple(scaled(i, iterations, STUDENT_ITERATIONS) for i in moments)
+        for moments in (branch.checkpoint_iterations, branch.save_iterations)
+    )
+    return OutputSettings(StagePaths(config).student_dir, checkpoints, clouds)
 
 
 def surface_cloud(config: DictConfig, body: CanonicalBody) -> SurfaceCloud:

@@ -9,7 +9,6 @@ from core.errors import InputError
 from core.perceptual import PerceptualDistance
 from core.protocols import CanonicalField
 from explicit_branch.avatar import Avatar, avatar_from_state, read_state
-from explicit_branch.ply import write_ply
 from explicit_branch.settings import TrainingSettings
 from explicit_branch.trainer import Trainer, TrainingData
 from workflows.bake_occlusion import probes_for
@@ -36,8 +35,6 @@ def train(config: DictConfig) -> Avatar:
     teacher = trained_teacher(config, frames, device) if taught else None
     trainer = build_trainer(config, teacher, device)
     trainer.run()
-    step = trainer.iteration
-    write_ply(trainer.avatar.surfels, paths.student_dir / f"point_cloud/iteration_{step}/point_cloud.ply")
     _log.info("wrote the student of %d surfels to %s", len(trainer.avatar.surfels), paths.student_dir)
     return trainer.avatar
 

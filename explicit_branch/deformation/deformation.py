@@ -51,10 +51,11 @@ class Deformation(nn.Module):
         self.body = body
         self.skinning, self.non_rigid, self.pose_correction = skinning, non_rigid, pose_correction
         self._cached_weights: Tensor | None = None
+        self._cached_parts: Tensor | None = None
 
     def refresh(self) -> None:
-        """Forget cached skinning weights: the surfels have moved, or their set has changed."""
-        self._cached_weights = None
+        """Forget cached skinning weights and parts: the surfels have moved, or their set has changed."""
+        self._cached_weights = self._cached_parts = None
 
     def skinning_weights(self, points: Tensor) -> Tensor:
         """Weights [N, 24] of canonical ``points`` [N, 3]; fixed ones are cached until ``refresh``."""
@@ -65,8 +66,10 @@ class Deformation(nn.Module):
         return self._cached_weights
 
     def parts(self, surfels: Surfels) -> Tensor:
-        """Rigid part [N] (int64) of each surfel."""
-        return part_of_points(self.skinning_weights(surfels.positions).detach())
+        """Rigid part [N] (int64) of each surfel, cached until ``refresh``."""
+        if self._cached_parts is None:
+            self._cached_parts = part_of_points(self.skinning_weights(surfels.positions).detach())
+        return self._cached_parts
 
     def part_from_world(self, pose: BodyPose) -> Tensor:
         """World to the canonical frame of each of the nine parts [9, 3, 4] under ``pose``."""

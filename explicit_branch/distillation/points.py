@@ -11,7 +11,7 @@ from explicit_branch.surfels import Surfels
 HUBER_WIDTH = 0.002
 """Metres within which the position loss is quadratic."""
 MILLIMETRES = 1000.0
-MEAN_RADIUS = 0.05
+RELIABLE_DISTANCE = 0.05
 """Metres: teacher samples further from the surface than this say nothing reliable about it."""
 
 
@@ -43,7 +43,7 @@ class PointTargets:
             self._sample = self.teacher.query_canonical(self._points)
         sample, material = self._sample, surfels.material
         distance = sample.sdf + (sample.normal * (surfels.positions - self._points)).sum(-1)
-        near = (sample.sdf.abs() < MEAN_RADIUS).to(distance)
+        near = (sample.sdf.abs() < RELIABLE_DISTANCE).to(distance)
         cosine = (sample.normal * surfels.rotations[:, :, 2]).sum(-1)
         return {
             "pos_distill": huber(distance * near, HUBER_WIDTH) * MILLIMETRES,

@@ -115,7 +115,7 @@ class Densifier:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore the statistics."""
         self.gradient_sum, self.views, self.max_radii = (
-            state[name].clone() for name in ("gradient_sum", "views", "max_radii")
+            state[name].to(self.views.device, copy=True) for name in ("gradient_sum", "views", "max_radii")
         )
 
 

@@ -4,6 +4,7 @@ Compiles ``csrc/*_cpu.cpp`` and, where both nvcc and a CUDA build of PyTorch are
 """
 
 import argparse
+import fcntl
 import logging
 import os
 import shutil
@@ -49,18 +50,22 @@ def build(output: Path, only: list[str] | None = None, verbose: bool = False) ->
     with_cuda = has_cuda_toolchain()
     folder = output / "objects"
     folder.mkdir(parents=True, exist_ok=True)
-    cpp_extension.load(
-        name="libgs_ir",
-        sources=[str(p) for p in sources(only, with_cuda)],
-        extra_include_paths=[str(SOURCE_FOLDER / "include")],
-        extra_cflags=CPU_FLAGS,
-        extra_cuda_cflags=CUDA_FLAGS,
-        extra_ldflags=["-fopenmp"],
-        build_directory=str(folder),
-        is_python_module=False,
-        with_cuda=with_cuda,
-        verbose=verbose,
-    )
+    with (folder / "building").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        # PyTorch's own marker outlives an interrupted build and would block the next one for ever.
+        (folder / "lock").unlink(missing_ok=True)
+        cpp_extension.load(
+            name="libgs_ir",
+            sources=[str(p) for p in sources(only, with_cuda)],
+            extra_include_paths=[str(SOURCE_FOLDER / "include")],
+            extra_cflags=CPU_FLAGS,
+            extra_cuda_cflags=CUDA_FLAGS,
+            extra_ldflags=["-fopenmp"],
+            build_directory=str(folder),
+            is_python_module=False,
+            with_cuda=with_cuda,
+            verbose=verbose,
+        )
     library = output / DEFAULT_LIBRARY.name
     temporary = library.with_suffix(".so.partial")
     shutil.copyfile(folder / "libgs_ir.so", temporary)

@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int64_t kPointsPerTask = 128;
-constexpr int64_t kBlock = 4;  // cells along the edge of a block, which shares one list of candidates
+constexpr int64_t kBlock = 3;  // cells along the edge of a block, which shares one list of candidates
 
 // The points within the radius of one block of cells, as structure of arrays (posed x y z, canonical x y z).
 template <typename T>

@@ -125,6 +125,7 @@ def build_bvh(vertices: Tensor, faces: Tensor) -> TriangleBvh:
 
     Raises:
         ValueError: shapes disagree.
+        IndexError: a face names a vertex that does not exist.
     """
     if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
         shapes = f"{tuple(vertices.shape)} and {tuple(faces.shape)}"

@@ -17,10 +17,10 @@ from core.color import composite, linear_to_srgb
 from core.files import replacing, write_json_atomically, write_npz_atomically
 from core.frames import FrameSet, world_to_opengl_normals
 from core.images import write_image
+from data.distillation import SCHEMA
 from implicit_branch.rendering.frame import FrameMaps, Illumination, render_frame
 from implicit_branch.teacher import Teacher
 
-SCHEMA = 1
 ROOT_RADIUS = 1.0
 """Metres behind the camera's distance to the body at which the published depth map puts the background."""
 

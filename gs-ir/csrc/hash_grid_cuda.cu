@@ -1,0 +1,249 @@
+// CUDA loops of gs_ir/hash_grid.h: one thread a point and group of consecutive levels.
+//
+// A group's columns of the encoding fill one memory sector. Groups are the slow dimension of the launch, so that the
+// tables of one group stay in the second-level cache. Gradients of the table are added atomically: their last digits
+// depend on the order, also where deterministic algorithms are asked for.
+#include <ATen/Dispatch.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/library.h>
+
+#include <type_traits>
+
+#include "cuda_launch.cuh"
+#include "cuda_vector.cuh"
+#include "gs_ir/hash_grid.h"
+
+namespace {
+
+using at::IntArrayRef;
+using at::Tensor;
+using gs_ir::HashCell;
+using gs_ir::kBlock;
+using gs_ir::Vec3;
+
+constexpr int kMaxLevels = 64;
+constexpr int kSectorBytes = 32;
+
+// Levels of one thread.
+template <int F, typename T>
+constexpr int kGroup = F * int(sizeof(T)) < kSectorBytes ? kSectorBytes / (F * int(sizeof(T))) : 1;
+
+template <typename T>
+struct Grid {
+    const T* points;
+    const T* table;
+    int64_t count;  // points
+    int levels, active;
+    gs_ir::HashLevel level[kMaxLevels];
+};
+
+// Calls body(scalar, features per entry) with both as compile-time constants.
+template <typename Body>
+void dispatch(const Tensor& table, const Body& body) {
+    AT_DISPATCH_FLOATING_TYPES(table.scalar_type(), "hash_grid", [&] {
+        switch (table.size(1)) {
+            case 1: return body(scalar_t(), std::integral_constant<int, 1>());
+            case 2: return body(scalar_t(), std::integral_constant<int, 2>());
+            case 4: return body(scalar_t(), std::integral_constant<int, 4>());
+            case 8: return body(scalar_t(), std::integral_constant<int, 8>());
+            default: TORCH_CHECK(false, "hash grid: 1, 2, 4 or 8 features expected, found ", table.size(1));
+        }
+    });
+}
+
+template <typename T>
+Grid<T> grid_of(const Tensor& points, const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets,
+                int64_t active) {
+    const int levels = int(resolutions.size());
+    TORCH_CHECK(levels <= kMaxLevels, "hash grid: at most ", kMaxLevels, " levels expected, found ", levels);
+    Grid<T> grid{points.const_data_ptr<T>(), table.const_data_ptr<T>(), points.size(0), levels, int(active)};
+    for (int l = 0; l < levels; ++l) grid.level[l] = gs_ir::hash_level(resolutions[l], offsets[l], offsets[l + 1]);
+    return grid;
+}
+
+// Threads along points, and groups that hold the first `levels` levels.
+template <int F, typename T>
+dim3 launch_shape(const Grid<T>& grid, int levels) {
+    return dim3(gs_ir::blocks_for(grid.count), (levels + kGroup<F, T> - 1) / kGroup<F, T>);
+}
+
+__device__ int64_t point_index() { return int64_t(blockIdx.x) * kBlock + threadIdx.x; }
+
+// Copies a group's `columns` of the N that a whole group has; where all groups are whole, they are aligned.
+template <int N, typename T>
+__device__ void store_columns(T* to, const T* from, bool whole, int columns) {
+    if (whole) return gs_ir::store_pack<N>(to, from);
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+        if (i < columns) to[i] = from[i];
+}
+
+template <int N, typename T>
+__device__ void load_columns(const T* from, T* to, bool whole, int columns) {
+    if (whole) return gs_ir::load_pack<N>(from, to);
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i] = i < columns ? from[i] : T(0);
+}
+
+// A cell and its corners' values, fetched with one load each: corner c is entry c of `values`.
+template <int F, typename T>
+struct LoadedCell {
+    HashCell<T> cell;
+    uint32_t entries[8];
+    T values[8 * F];
+
+    __device__ LoadedCell(const gs_ir::HashLevel& level, Vec3<T> point)
+        : cell(gs_ir::locate_cell(point, level.resolution)) {
+        gs_ir::corner_entries(level, cell, entries);
+    }
+    __device__ void load(const T* level_table) {
+#pragma unroll
+        for (int c = 0; c < 8; ++c) gs_ir::load_pack<F>(level_table + int64_t(entries[c]) * F, values + c * F);
+    }
+};
+
+template <int F, bool kJacobian, typename T>
+__global__ void __launch_bounds__(kBlock) encode_kernel(const Grid<T> grid, T* features, T* jacobian) {
+    constexpr int kLevels = kGroup<F, T>, kColumns = kLevels * F;
+    constexpr uint32_t kCorners[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const int64_t n = point_index();
+    if (n >= grid.count) return;
+    const int first = blockIdx.y * kLevels;
+    const Vec3<T> point = gs_ir::load3(grid.points + 3 * n);
+    T value[kColumns] = {}, slopes[kJacobian ? 3 * kColumns : 1] = {};
+#pragma unroll
+    for (int i = 0; i < kLevels; ++i) {
+        if (first + i >= grid.active) continue;
+        const gs_ir::HashLevel& level = grid.level[first + i];
+        LoadedCell<F, T> at(level, point);
+        at.load(grid.table + level.offset * F);
+        if constexpr (kJacobian)
+            gs_ir::interpolate_cell_jacobian<F>(at.values, kCorners, at.cell, value + i * F, slopes + 3 * i * F);
+        else
+            gs_ir::interpolate_cell<F>(at.values, kCorners, at.cell.fraction, value + i * F);
+    }
+    const bool whole = grid.levels % kLevels == 0;
+    const int columns = (grid.levels - first) * F;
+    const int64_t column = (n * grid.levels + first) * F;
+    store_columns<kColumns>(features + column, value, whole, columns);
+    if constexpr (kJacobian) store_columns<3 * kColumns>(jacobian + 3 * column, slopes, whole, 3 * columns);
+}
+
+template <int F, bool kJacobian, typename T>
+__global__ void __launch_bounds__(kBlock) backward_kernel(
+    const Grid<T> grid, const T* grad_features, const T* grad_jacobian, bool moving, T* grad_points, T* grad_table) {
+    constexpr int kLevels = kGroup<F, T>, kColumns = kLevels * F;
+    constexpr uint32_t kCorners[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    const int64_t n = point_index();
+    if (n >= grid.count) return;
+    const int first = blockIdx.y * kLevels;
+    const Vec3<T> point = gs_ir::load3(grid.points + 3 * n);
+    const bool whole = grid.levels % kLevels == 0;
+    const int columns = (grid.levels - first) * F;
+    const int64_t column = (n * grid.levels + first) * F;
+    T g[kColumns], slopes[kJacobian ? 3 * kColumns : 1];
+    load_columns<kColumns>(grad_features + column, g, whole, columns);
+    if constexpr (kJacobian) load_columns<3 * kColumns>(grad_jacobian + 3 * column, slopes, whole, 3 * columns);
+    Vec3<T> sum{T(0), T(0), T(0)};
+#pragma unroll
+    for (int i = 0; i < kLevels; ++i) {
+        if (first + i >= grid.active) continue;
+        const gs_ir::HashLevel& level = grid.level[first + i];
+        LoadedCell<F, T> at(level, point);
+        if (moving) at.load(grid.table + level.offset * F);
+        T* gradients = grad_table + level.offset * F;
+        const auto add = [&](int corner, const T* value) {
+            gs_ir::add_pack<F>(gradients + int64_t(at.entries[corner]) * F, value);
+        };
+        if constexpr (kJacobian) {
+            Vec3<T> h[F];
+            for (int f = 0; f < F; ++f) h[f] = gs_ir::scale(gs_ir::load3(slopes + 3 * (i * F + f)), at.cell.slope);
+            gs_ir::adj_cell_entries<F>(at.cell.fraction, g + i * F, h, add);
+            if (moving) sum = sum + gs_ir::adj_cell_point<F>(at.values, kCorners, at.cell, g + i * F, h);
+        } else {
+            gs_ir::adj_cell_entries<F>(at.cell.fraction, g + i * F, add);
+            if (moving) sum = sum + gs_ir::adj_cell_point<F>(at.values, kCorners, at.cell, g + i * F);
+        }
+    }
+    if (!moving) return;
+    atomicAdd(grad_points + 3 * n, sum.x);
+    atomicAdd(grad_points + 3 * n + 1, sum.y);
+    atomicAdd(grad_points + 3 * n + 2, sum.z);
+}
+
+template <bool kJacobian>
+void run_encode(const Tensor& points, const Tensor& any_table, IntArrayRef resolutions, IntArrayRef offsets,
+                int64_t active, const Tensor& features, const Tensor& jacobian) {
+    if (features.numel() == 0) return;
+    const c10::cuda::CUDAGuard guard(points.device());
+    const Tensor table = gs_ir::vector_aligned(any_table);
+    dispatch(table, [&](auto scalar, auto size) {
+        using T = decltype(scalar);
+        constexpr int F = decltype(size)::value;
+        const Grid<T> grid = grid_of<T>(points, table, resolutions, offsets, active);
+        encode_kernel<F, kJacobian>
+            <<<launch_shape<F>(grid, grid.levels), kBlock, 0, c10::cuda::getCurrentCUDAStream()>>>(
+                grid, features.mutable_data_ptr<T>(), kJacobian ? jacobian.mutable_data_ptr<T>() : nullptr);
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+}
+
+template <bool kJacobian>
+std::tuple<Tensor, Tensor> run_backward(
+    const Tensor& any_features, const Tensor& any_jacobian, const Tensor& points, const Tensor& any_table,
+    IntArrayRef resolutions, IntArrayRef offsets, int64_t active, bool moving) {
+    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(any_table);
+    if (points.size(0) == 0 || active == 0) return {grad_points, grad_table};
+    const c10::cuda::CUDAGuard guard(points.device());
+    const Tensor table = gs_ir::vector_aligned(any_table), grad_features = gs_ir::vector_aligned(any_features);
+    const Tensor grad_jacobian = kJacobian ? gs_ir::vector_aligned(any_jacobian) : any_jacobian;
+    dispatch(table, [&](auto scalar, auto size) {
+        using T = decltype(scalar);
+        constexpr int F = decltype(size)::value;
+        const Grid<T> grid = grid_of<T>(points, table, resolutions, offsets, active);
+        backward_kernel<F, kJacobian>
+            <<<launch_shape<F>(grid, grid.active), kBlock, 0, c10::cuda::getCurrentCUDAStream()>>>(
+                grid, grad_features.const_data_ptr<T>(), kJacobian ? grad_jacobian.const_data_ptr<T>() : nullptr,
+                moving, grad_points.mutable_data_ptr<T>(), grad_table.mutable_data_ptr<T>());
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
+    });
+    return {grad_points, grad_table};
+}
+
+Tensor encode(const Tensor& points, const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets,
+              int64_t active_levels, bool) {
+    Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
+    run_encode<false>(points, table, resolutions, offsets, active_levels, features, {});
+    return features;
+}
+
+std::tuple<Tensor, Tensor> encode_jacobian(const Tensor& points, const Tensor& table, IntArrayRef resolutions,
+                                           IntArrayRef offsets, int64_t active_levels, bool) {
+    Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
+    Tensor jacobian = at::empty({features.size(0), features.size(1), 3}, points.options());
+    run_encode<true>(points, table, resolutions, offsets, active_levels, features, jacobian);
+    return {features, jacobian};
+}
+
+std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& points, const Tensor& table,
+                                           IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels,
+                                           bool moving) {
+    return run_backward<false>(grad, {}, points, table, resolutions, offsets, active_levels, moving);
+}
+
+std::tuple<Tensor, Tensor> encode_jacobian_backward(
+    const Tensor& grad_features, const Tensor& grad_jacobian, const Tensor& points, const Tensor& table,
+    IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool moving) {
+    return run_backward<true>(
+        grad_features, grad_jacobian, points, table, resolutions, offsets, active_levels, moving);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(gs_ir, CUDA, m) {
+    m.impl("hash_encode", encode);
+    m.impl("hash_encode_backward", encode_backward);
+    m.impl("hash_encode_jacobian", encode_jacobian);
+    m.impl("hash_encode_jacobian_backward", encode_jacobian_backward);
+}

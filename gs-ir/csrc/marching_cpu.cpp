@@ -27,24 +27,6 @@ int64_t scan_counts(int64_t* info, int64_t rays) {
     return total;
 }
 
-template <typename T>
-struct March {
-    const T *origins, *directions, *boxes, *jitter;
-    const uint8_t* occupancy;
-    const int64_t* frames;
-    int64_t size_z, size_y, size_x;
-    T step;
-
-    gs_ir::LatticeRay<T> ray(int64_t r) const {
-        return {gs_ir::load3(origins + 3 * r), gs_ir::load3(directions + 3 * r), step, jitter[r]};
-    }
-    gs_ir::OccupancyGrid<T> grid(int64_t r) const {
-        const int64_t b = frames[r];
-        return {occupancy + b * size_z * size_y * size_x, int32_t(size_x), int32_t(size_y), int32_t(size_z),
-                gs_ir::load3(boxes + 6 * b), gs_ir::load3(boxes + 6 * b + 3)};
-    }
-};
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Tensor& directions,
                                                  const Tensor& occupancy, const Tensor& boxes,
                                                  const Tensor& frame_index, double step, const Tensor& jitter) {
@@ -60,10 +42,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
     Tensor starts, ends, ray_indices;
     AT_DISPATCH_FLOATING_TYPES(origins.scalar_type(), "march", [&] {
         using T = scalar_t;
-        const March<T> march{origins.const_data_ptr<T>(), directions.const_data_ptr<T>(), boxes.const_data_ptr<T>(),
-                             jitter.const_data_ptr<T>(), occupancy.const_data_ptr<uint8_t>(),
-                             frames, occupancy.size(1), occupancy.size(2),
-                             occupancy.size(3), T(step)};
+        const gs_ir::MarchScene<T> scene{
+            origins.const_data_ptr<T>(), directions.const_data_ptr<T>(), boxes.const_data_ptr<T>(),
+            jitter.const_data_ptr<T>(), occupancy.const_data_ptr<uint8_t>(), frames, occupancy.size(1),
+            occupancy.size(2), occupancy.size(3), T(step)};
         const auto each_ray = [&](const auto& body) {
             at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
                 for (int64_t task = begin; task < end; ++task)
@@ -73,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
         };
         each_ray([&](int64_t r, std::vector<int32_t>& lattice) {
             const size_t before = lattice.size();
-            gs_ir::march_ray(march.ray(r), march.grid(r), [&](int32_t k) { lattice.push_back(k); });
+            gs_ir::march_ray(scene.ray(r), scene.grid(r), [&](int32_t k) { lattice.push_back(k); });
             info[2 * r + 1] = int64_t(lattice.size() - before);
         });
         const int64_t samples = scan_counts(info, rays);
@@ -83,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
         T *start = starts.mutable_data_ptr<T>(), *end = ends.mutable_data_ptr<T>();
         int64_t* ray_index = ray_indices.mutable_data_ptr<int64_t>();
         each_ray([&](int64_t r, const std::vector<int32_t>& lattice) {
-            const auto ray = march.ray(r);
+            const auto ray = scene.ray(r);
             const int64_t task_first = info[2 * (r / kRaysPerTask * kRaysPerTask)];
             for (int64_t i = info[2 * r]; i < info[2 * r] + info[2 * r + 1]; ++i) {
                 start[i] = ray.start(lattice[i - task_first]);

@@ -88,6 +88,26 @@ GS_IR_HD void march_ray(const LatticeRay<T>& ray, const OccupancyGrid<T>& grid, 
     }
 }
 
+// Rays and the grids of all frames: origins, directions [R][3], jitter [R], frames [R]; boxes [B][2][3], occupancy
+// [B][z][y][x].
+template <typename T>
+struct MarchScene {
+    const T *origins, *directions, *boxes, *jitter;
+    const uint8_t* occupancy;
+    const int64_t* frames;
+    int64_t size_z, size_y, size_x;
+    T step;
+
+    GS_IR_HD LatticeRay<T> ray(int64_t r) const {
+        return {load3(origins + 3 * r), load3(directions + 3 * r), step, jitter[r]};
+    }
+    GS_IR_HD OccupancyGrid<T> grid(int64_t r) const {
+        const int64_t b = frames[r];
+        return {occupancy + b * size_z * size_y * size_x, int32_t(size_x), int32_t(size_y), int32_t(size_z),
+                load3(boxes + 6 * b), load3(boxes + 6 * b + 3)};
+    }
+};
+
 // --- resampling ------------------------------------------------------------
 
 // Inverts the CDF of `count` weights at each position: depth and interval index, -1 and 0 in the background bin.

@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "gs_ir/surfel_raster.h"
+#include "gs_ir/tiling.h"
 
 namespace {
 
 using namespace gs_ir;
 
-constexpr int32_t kTile = 16;
 constexpr int64_t kSurfelsPerTask = 1024;
 // Below this a second thread costs more than it does.
 constexpr int64_t kInstancesPerThread = 512;

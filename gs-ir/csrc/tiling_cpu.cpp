@@ -4,29 +4,20 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <cstring>
-#include <type_traits>
 #include <vector>
+
+#include "gs_ir/tiling.h"
 
 namespace {
 
-constexpr int64_t kTile = 16;
-constexpr int kDigitBits = 11;
+using namespace gs_ir;
 
-// Unsigned integers in the order of the floats (IEEE 754: flip all bits of negatives, the sign of the others).
-template <class T>
-auto sortable(T depth) {
-    using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
-    constexpr Key kSign = Key(1) << (8 * sizeof(T) - 1);
-    Key bits;
-    std::memcpy(&bits, &depth, sizeof bits);
-    return bits & kSign ? Key(~bits) : Key(bits | kSign);
-}
+constexpr int kDigitBits = 11;
 
 // Members of `indices` in order of depth, equal depths in order of index: a stable radix sort.
 template <class T>
 void sort_by_depth(const T* depths, std::vector<int32_t>& indices) {
-    using Key = decltype(sortable(T{}));
+    using Key = typename DepthKey<T>::Type;
     std::vector<std::pair<Key, int32_t>> items(indices.size()), other(indices.size());
     for (size_t i = 0; i < indices.size(); ++i) items[i] = {sortable(depths[indices[i]]), indices[i]};
     for (int shift = 0; shift < int(8 * sizeof(T)); shift += kDigitBits) {
@@ -42,12 +33,13 @@ void sort_by_depth(const T* depths, std::vector<int32_t>& indices) {
 
 template <class Function>
 void for_each_tile_of_box(const int32_t* box, int64_t columns, Function visit) {
-    for (int64_t row = box[1] / kTile; row * kTile < box[3]; ++row)
-        for (int64_t column = box[0] / kTile; column * kTile < box[2]; ++column) visit(row * columns + column);
+    const TileRange tiles = tile_range(box);
+    for (int64_t row = tiles.y0; row < tiles.y1; ++row)
+        for (int64_t column = tiles.x0; column < tiles.x1; ++column) visit(row * columns + column);
 }
 
 std::tuple<at::Tensor, at::Tensor> tile_surfels(
-    const at::Tensor& boxes, const at::Tensor& depths, int64_t width, int64_t height) {
+    const at::Tensor& boxes, const at::Tensor& depths, int64_t width, int64_t height, int64_t) {
     const int64_t count = boxes.size(0), columns = (width + kTile - 1) / kTile;
     const int64_t tiles = columns * ((height + kTile - 1) / kTile);
     const at::Tensor dense = boxes.contiguous(), sorted_by = depths.contiguous();
@@ -55,7 +47,7 @@ std::tuple<at::Tensor, at::Tensor> tile_surfels(
     std::vector<int32_t> order;
     order.reserve(count);
     for (int32_t i = 0; i < count; ++i)
-        if (box[4 * i + 2] > box[4 * i] && box[4 * i + 3] > box[4 * i + 1]) order.push_back(i);
+        if (tile_range(box + 4 * i).count() > 0) order.push_back(i);
     AT_DISPATCH_FLOATING_TYPES(
         depths.scalar_type(), "tile_surfels", [&] { sort_by_depth(sorted_by.const_data_ptr<scalar_t>(), order); });
 

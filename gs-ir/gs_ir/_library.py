@@ -4,6 +4,7 @@ The reference is registered as the *default* kernel of the operator, the native 
 that the dispatcher prefers. So nothing asks for a device: a tensor on a device without a kernel takes the reference.
 """
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -16,10 +17,12 @@ _log = logging.getLogger(__name__)
 
 LIBRARY_VARIABLE = "GS_IR_LIBRARY"
 DEFAULT_LIBRARY = Path(__file__).parent / "lib" / "libgs_ir.so"
+_signatures: list[str] = []
 
 
 def define(name: str, signature: str, reference: Callable) -> None:
     """Declare operator ``gs_ir::name`` with ``signature`` and its device-independent ``reference``."""
+    _signatures.append(name + signature)
     torch.library.define(f"gs_ir::{name}", signature)
     torch.library.impl(f"gs_ir::{name}", "default", reference)
 
@@ -64,6 +67,16 @@ def has_kernel(name: str, backend: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"gs_ir::{name}", backend)
 
 
+def fingerprint() -> str:
+    """Hash of the operators' schemas: a library registered for other schemas cannot be loaded."""
+    return hashlib.sha256("\n".join(sorted(_signatures)).encode()).hexdigest()
+
+
+def stamp(library: Path) -> Path:
+    """The file beside ``library`` that holds the fingerprint it was built for."""
+    return library.with_suffix(".schemas")
+
+
 def load_native() -> list[Path]:
     """Load the native kernels; return the libraries loaded (empty: the references run).
 
@@ -79,6 +92,11 @@ def load_native() -> list[Path]:
             if named:
                 raise FileNotFoundError(f"{LIBRARY_VARIABLE} names {path}, which does not exist; run `make native`")
             _log.warning("gs_ir: no native library at %s, using the PyTorch references (slow); run `make native`", path)
+            return []
+        if not named and (not stamp(path).exists() or stamp(path).read_text() != fingerprint()):
+            _log.warning(
+                "gs_ir: %s was built for other operators, using the references; run `make native`", path
+            )
             return []
         torch.ops.load_library(str(path))
     return paths

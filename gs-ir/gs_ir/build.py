@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-from gs_ir._library import DEFAULT_LIBRARY
+from gs_ir._library import DEFAULT_LIBRARY, fingerprint, stamp
 
 SOURCE_FOLDER = Path(__file__).parents[1] / "csrc"
 CPU_FLAGS = ["-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-std=c++20", "-w"]
@@ -70,6 +70,7 @@ def build(output: Path, only: list[str] | None = None, verbose: bool = False) ->
     temporary = library.with_suffix(".so.partial")
     shutil.copyfile(folder / "libgs_ir.so", temporary)
     temporary.replace(library)
+    stamp(library).write_text(fingerprint())
     return library
 
 

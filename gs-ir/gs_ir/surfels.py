@@ -130,6 +130,8 @@ class SurfelRaster:
     """[H, W] sum over pairs of w_i w_j (m_i - m_j)^2, m = 100 / 99.8 (1 - 0.2 / z)."""
     radii: Tensor
     """[N] int32 pixels, half side of the 3 sigma box; 0 where the surfel was culled."""
+    instances: Tensor
+    """[] int32, pairs of a surfel and a tile that were listed; equal to ``capacity`` if some found no place."""
 
 
 def project_surfels(
@@ -166,6 +168,7 @@ def rasterize_surfels(
     width: int,
     height: int,
     screen_points: Tensor | None = None,
+    capacity: int = 0,
 ) -> SurfelRaster:
     """Draw surfels front to back by centre depth (2DGS, Huang et al. 2024, sections 4.2 and 5).
 
@@ -190,6 +193,8 @@ def rasterize_surfels(
         height: pixels.
         screen_points: [N, 2] zeros whose ``.grad`` receives the densification statistic, the image loss's gradient by
             the projected centre in units of half the image: (dL/dT_u.z W/2, dL/dT_v.z H/2) T_w.z.
+        capacity: on a GPU, the most pairs of surfel and tile that are listed, so that the host need not wait for their
+            number; 0: wait. Surfels beyond it are missing from their last tiles: compare ``instances``.
 
     Returns:
         The images and radii. Differentiable in the first five arguments, through every image. Which surfels a pixel
@@ -209,7 +214,7 @@ def rasterize_surfels(
         width=width,
         height=height,
     )
-    offsets, members = tile_surfels(boxes, transforms[:, 8], width, height)
+    offsets, members = tile_surfels(boxes, transforms[:, 8], width, height, capacity)
     values = torch.cat([features, normals], 1)
     blended, alpha, depth, median, distortion, _, _ = torch.ops.gs_ir.rasterize_surfels(
         transforms,
@@ -223,7 +228,7 @@ def rasterize_surfels(
         height=height,
     )
     drawn, normal = blended.split([features.shape[1], 3], -1)
-    return SurfelRaster(drawn, alpha, depth, median, normal, distortion, radii)
+    return SurfelRaster(drawn, alpha, depth, median, normal, distortion, radii, offsets[-1])
 
 
 def _check_shapes(centers: Tensor, tangents_u: Tensor, tangents_v: Tensor, opacities: Tensor, features: Tensor) -> None:

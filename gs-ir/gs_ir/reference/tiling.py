@@ -7,8 +7,9 @@ TILE = 16
 """Side of a screen tile in pixels."""
 
 
-def tile_surfels(boxes: Tensor, depths: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
+def tile_surfels(boxes: Tensor, depths: Tensor, width: int, height: int, capacity: int = 0) -> tuple[Tensor, Tensor]:
     """Lists of surfels per tile, front to back: see :func:`gs_ir.tiling.tile_surfels`."""
+    del capacity  # the list is as long as it must be
     columns, rows = -(-width // TILE), -(-height // TILE)
     order = torch.argsort(depths, stable=True)
     low = boxes[order, :2].long() // TILE

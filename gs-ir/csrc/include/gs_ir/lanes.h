@@ -42,6 +42,15 @@ GS_IR_HD bool any_lane(bool mask) { return mask; }
 GS_IR_HD float exp_lanes(float x) { return std::exp(x); }
 GS_IR_HD double exp_lanes(double x) { return std::exp(x); }
 
+// a b + c. On a GPU one instruction whatever surrounds it, so that two kernels round alike.
+#if defined(__CUDA_ARCH__)
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
+#else
+template <class A, class B, class C>
+inline auto multiply_add(A a, B b, C c) { return a * b + c; }
+#endif
+
 #if !defined(__CUDACC__)
 
 // 32 bytes even where registers of 64 exist: what is rasterised is a few pixels wide, and more lanes would idle.

@@ -178,6 +178,56 @@ GS_IR_HD PixelBox bound_surfel(
     return box;
 }
 
+GS_IR_HD void store_box(int32_t* out, const PixelBox& box) {
+    out[0] = box.x0, out[1] = box.y0, out[2] = box.x1, out[3] = box.y1;
+}
+
+// Determinant of the camera's left 3 x 3 part: positive for a proper camera.
+template <class T>
+GS_IR_HD T camera_determinant(const T* camera) {
+    return dot(load3(camera), cross(load3(camera + 4), load3(camera + 8)));
+}
+
+template <class T>
+struct ProjectedSurfel {
+    ScreenTransform<T> transform;
+    Vec3<T> normal;  // world space, facing the camera
+    PixelBox box;
+};
+
+// All zero for a culled surfel.
+template <class T>
+GS_IR_HD ProjectedSurfel<T> project_surfel(
+    Vec3<T> center, Vec3<T> tangent_u, Vec3<T> tangent_v, T opacity, const T* camera, int32_t width, int32_t height) {
+    ProjectedSurfel<T> out = {};
+    const ScreenTransform<T> t = screen_transform(center, tangent_u, tangent_v, camera);
+    const Vec3<T> crossed = cross(tangent_u, tangent_v);
+    const T determinant = camera_determinant(camera);
+    out.box = bound_surfel(t, crossed, determinant, opacity, width, height);
+    if (out.box.radius == 0) return out;
+    out.transform = t;
+    out.normal = unit(crossed) * facing_sign(t, determinant);
+    return out;
+}
+
+template <class T>
+struct SurfelFrame {
+    Vec3<T> center, tangent_u, tangent_v;
+};
+
+// Adjoint of project_surfel for a surfel that was not culled.
+template <class T>
+GS_IR_HD SurfelFrame<T> adj_project_surfel(
+    const ScreenTransform<T>& grad_transform, Vec3<T> grad_normal, const SurfelFrame<T>& surfel, const T* camera) {
+    const ScreenTransform<T> t = screen_transform(surfel.center, surfel.tangent_u, surfel.tangent_v, camera);
+    SurfelFrame<T> grad;
+    adj_screen_transform(grad_transform, camera, grad.center, grad.tangent_u, grad.tangent_v);
+    const Vec3<T> signed_grad = grad_normal * facing_sign(t, camera_determinant(camera));
+    adj_cross(adj_unit(signed_grad, cross(surfel.tangent_u, surfel.tangent_v)), surfel.tangent_u, surfel.tangent_v,
+              grad.tangent_u, grad.tangent_v);
+    return grad;
+}
+
 // Inverse transform: with (dx, dy) the pixel's offset from (x, y), q = (0, 0, 1) + a dx + b dy gives u = q0 / q2,
 // v = q1 / q2 and depth z / q2. It is 2DGS's k x l with k = x T_w - T_u, l = y T_w - T_v, divided by its value at the
 // centre: affine in the pixel and free of the cancellation that k and l have far from the image's origin.

@@ -72,16 +72,59 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sample_cubemap_backward(
         auto* gl = grad_lod.mutable_data_ptr<scalar_t>();
         auto* gt = buffers.mutable_data_ptr<scalar_t>();
         at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-            for (int64_t task = begin; task < end; ++task)
+            for (int64_t task = begin; task < end; ++task) {
+                scalar_t* own = gt + task * texels.numel();
+                const auto add = [own](int64_t index, scalar_t value) { own[index] += value; };
                 for (int64_t i = points * task / tasks; i < points * (task + 1) / tasks; ++i) {
                     gs_ir::Vec3<scalar_t> by_direction;
                     gs_ir::adj_sample_cube(
-                        cube, gs_ir::load3(d + 3 * i), l[i], g + i * channels, gt + task * texels.numel(), by_direction, gl[i]);
+                        cube, gs_ir::load3(d + 3 * i), l[i], g + i * channels, add, by_direction, gl[i]);
                     gs_ir::store3(gd + 3 * i, by_direction);
                 }
+            }
         });
     });
     return {tasks == 1 ? buffers[0] : buffers.sum(0), grad_directions, grad_lod};
+}
+
+// ---- Bordered levels ----------------------------------------------------------------------------------------------
+
+at::Tensor border_cubemap(const at::Tensor& texels, at::IntArrayRef resolutions) {
+    int64_t total = 0;
+    for (int64_t r : resolutions) total += 6 * (r + 2) * (r + 2);
+    at::Tensor out = at::empty({total, 4}, texels.options());
+    AT_DISPATCH_FLOATING_TYPES(texels.scalar_type(), "border_cubemap", [&] {
+        const auto* from = texels.const_data_ptr<scalar_t>();
+        auto* to = reinterpret_cast<gs_ir::BorderedTexel<scalar_t>*>(out.mutable_data_ptr<scalar_t>());
+        for (int64_t r : resolutions) {
+            const int64_t count = 6 * (r + 2) * (r + 2);
+            for (int64_t i = 0; i < count; ++i) to[i] = gs_ir::bordered_texel(from, i, r);
+            from += 3 * 6 * r * r, to += count;
+        }
+    });
+    return out;
+}
+
+// The lookup that kernels of frames use; no gradient.
+at::Tensor sample_bordered(
+    const at::Tensor& texels, at::IntArrayRef resolutions, const at::Tensor& directions, const at::Tensor& lod) {
+    std::vector<int32_t> first, resolution(resolutions.begin(), resolutions.end());
+    int32_t total = 0;
+    for (int32_t r : resolution) first.push_back(total), total += 6 * (r + 2) * (r + 2);
+    const int64_t points = directions.size(0);
+    at::Tensor out = at::empty({points, 3}, texels.options());
+    AT_DISPATCH_FLOATING_TYPES(texels.scalar_type(), "sample_bordered", [&] {
+        const auto* t = texels.const_data_ptr<scalar_t>();
+        const auto* d = directions.const_data_ptr<scalar_t>();
+        const auto* l = lod.const_data_ptr<scalar_t>();
+        auto* o = out.mutable_data_ptr<scalar_t>();
+        for (int64_t i = 0; i < points; ++i)
+            gs_ir::store3(
+                o + 3 * i,
+                gs_ir::sample_bordered(
+                    t, first.data(), resolution.data(), int32_t(first.size()), gs_ir::load3(d + 3 * i), l[i]));
+    });
+    return out;
 }
 
 // ---- Prefilter ----------------------------------------------------------------------------------------------------
@@ -203,5 +246,7 @@ at::Tensor convolve_ggx(const at::Tensor& values, int64_t resolution, double alp
 TORCH_LIBRARY_IMPL(gs_ir, CPU, m) {
     m.impl("sample_cubemap", sample_cubemap);
     m.impl("sample_cubemap_backward", sample_cubemap_backward);
+    m.impl("border_cubemap", border_cubemap);
+    m.impl("sample_bordered", sample_bordered);
     m.impl("convolve_ggx", convolve_ggx);
 }

@@ -33,6 +33,12 @@ define_backward(
     "(Tensor grad, Tensor texels, int[] resolutions, Tensor directions, Tensor lod) -> (Tensor, Tensor, Tensor)",
     reference.sample_cubemap,
 )
+define("border_cubemap", "(Tensor texels, int[] resolutions) -> Tensor", reference.border_cubemap)
+define(
+    "sample_bordered",
+    "(Tensor texels, int[] resolutions, Tensor directions, Tensor lod) -> Tensor",
+    reference.sample_bordered,
+)
 define(
     "convolve_ggx",
     "(Tensor values, int resolution, float alpha, float min_cosine) -> Tensor",
@@ -104,6 +110,13 @@ class PrefilteredLight:
         cosine, sine = cos(angle), sin(angle)
         turn = self.irradiance_sh.new_tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
         return replace(self, light_from_world=turn if self.light_from_world is None else self.light_from_world @ turn)
+
+    def bordered(self) -> Tensor:
+        """All levels [sum 6 (r + 2)^2, 4] for kernels of frames: rgb and 0, every face widened by a border of one texel
+        from its neighbours, so that bilinear interpolation inside a widened face is the seamless lookup. No gradient.
+        """
+        texels = torch.cat([m.detach().reshape(-1, 3) for m in self.mips])
+        return torch.ops.gs_ir.border_cubemap(texels, [m.shape[1] for m in self.mips])
 
     def _local(self, directions: Tensor) -> Tensor:
         return directions if self.light_from_world is None else directions @ self.light_from_world.T

@@ -129,6 +129,29 @@ def test_no_directions() -> None:
     assert not mip.grad.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("sizes", [[16, 8, 8, 2, 1], [7]])
+def test_bordered_levels_give_the_seamless_lookup(dtype: torch.dtype, sizes: list[int]) -> None:
+    """Fails when a border texel or a corner's mean differs from the lookup's: random directions, edges and corners."""
+    texels = torch.cat([m.reshape(-1, 3) for m in _mips(sizes)]).to(dtype)
+    d = 3 * _directions(3000).to(dtype)
+    d[:200], d[200:600, 0] = d[:200].sign() + 0.05 * d[:200], d[200:600, 1]
+    lod = (len(sizes) - 1) * torch.rand(3000, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    bordered = torch.ops.gs_ir.border_cubemap(texels, sizes)
+    torch.testing.assert_close(bordered, reference.border_cubemap(texels, sizes), rtol=1e-6, atol=0)
+    expected = torch.ops.gs_ir.sample_cubemap(texels, sizes, d, lod)
+    for lookup in (torch.ops.gs_ir.sample_bordered, reference.sample_bordered):
+        torch.testing.assert_close(lookup(bordered, sizes, d, lod), expected, atol=2e-6, rtol=0)
+
+
+def test_light_as_one_bordered_tensor() -> None:
+    """Fails when levels are out of order: the tensor that kernels of frames read, against the light's own lookup."""
+    light = prefilter(_smooth_light(texel_directions(16, dtype=F64)))
+    d, roughness = _directions(100), torch.linspace(0, 1, 100, dtype=F64)
+    found = torch.ops.gs_ir.sample_bordered(light.bordered(), [m.shape[1] for m in light.mips], d, light.lod(roughness))
+    torch.testing.assert_close(found, light.radiance(d, roughness))
+
+
 # ---- From equirectangular images -------------------------------------------------------------------------------------
 
 

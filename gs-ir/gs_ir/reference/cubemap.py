@@ -78,9 +78,14 @@ def _border_sources(resolution: int, device: torch.device) -> Tensor:
     return sources
 
 
-def sample_level(texels: Tensor, resolution: int, directions: Tensor) -> Tensor:
-    """Seamless bilinear values [N, C] of one level ``texels`` [6 R R, C] along ``directions`` [N, 3]."""
-    padded = texels[_border_sources(resolution, texels.device)].mean(-2)
+def border_level(texels: Tensor, resolution: int) -> Tensor:
+    """One level ``texels`` [6 R R, C] with a border of one texel around each face, [6, R+2, R+2, C]."""
+    return texels[_border_sources(resolution, texels.device)].mean(-2)
+
+
+def sample_border_level(padded: Tensor, directions: Tensor) -> Tensor:
+    """Bilinear values [N, C] of a bordered level ``padded`` [6, R+2, R+2, C] along ``directions`` [N, 3]."""
+    resolution = padded.shape[1] - 2
     face, s, t = face_coordinates(directions)
     x, y = ((s + 1) * resolution + 1) / 2, ((t + 1) * resolution + 1) / 2
     left, top = x.detach().long().clamp(0, resolution), y.detach().long().clamp(0, resolution)
@@ -93,13 +98,32 @@ def sample_level(texels: Tensor, resolution: int, directions: Tensor) -> Tensor:
 def sample_cubemap(texels: Tensor, resolutions: list[int], directions: Tensor, lod: Tensor) -> Tensor:
     """Trilinear values [N, C] of the levels ``texels`` [sum 6 R R, C] at ``directions`` [N, 3], ``lod`` [N]."""
     levels = texels.split([6 * r * r for r in resolutions])
-    lower = lod.detach().long().clamp(0, max(len(resolutions) - 2, 0))
+    return _sample_padded([border_level(x, r) for x, r in zip(levels, resolutions, strict=True)], directions, lod)
+
+
+def border_cubemap(texels: Tensor, resolutions: list[int]) -> Tensor:
+    """Bordered levels [sum 6 (R+2)^2, 4], the last column 0, of the levels ``texels`` [sum 6 R R, 3]."""
+    levels = texels.split([6 * r * r for r in resolutions])
+    padded = [border_level(x, r).reshape(-1, 3) for x, r in zip(levels, resolutions, strict=True)]
+    return torch.nn.functional.pad(torch.cat(padded), (0, 1))
+
+
+def sample_bordered(texels: Tensor, resolutions: list[int], directions: Tensor, lod: Tensor) -> Tensor:
+    """Trilinear values [N, 3] of the bordered levels ``texels`` [sum 6 (R+2)^2, 4]."""
+    levels = texels[:, :3].split([6 * (r + 2) ** 2 for r in resolutions])
+    padded = [x.reshape(6, r + 2, r + 2, 3) for x, r in zip(levels, resolutions, strict=True)]
+    return _sample_padded(padded, directions, lod)
+
+
+def _sample_padded(padded: list[Tensor], directions: Tensor, lod: Tensor) -> Tensor:
+    count = len(padded)
+    lower = lod.detach().long().clamp(0, max(count - 2, 0))
     fraction = lod - lower
-    total = texels.new_zeros(directions.shape[0], texels.shape[1])
-    for index, (level, resolution) in enumerate(zip(levels, resolutions, strict=True)):
-        near = 1 - fraction if len(resolutions) > 1 else torch.ones_like(lod)
+    total = padded[0].new_zeros(directions.shape[0], padded[0].shape[-1])
+    for index, level in enumerate(padded):
+        near = 1 - fraction if count > 1 else torch.ones_like(lod)
         share = torch.where(lower == index, near, torch.where(lower + 1 == index, fraction, 0))
-        total = total + share[:, None] * sample_level(level, resolution, directions)
+        total = total + share[:, None] * sample_border_level(level, directions)
     return total
 
 

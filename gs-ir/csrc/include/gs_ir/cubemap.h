@@ -177,10 +177,11 @@ GS_IR_HD void sample_cube(const CubeLevels<T>& cube, Vec3<T> direction, T lod, T
     if (cube.levels > 1 && pair.fraction > T(0)) add_level(cube, pair.lower + 1, p, pair.fraction, out);
 }
 
-// Adjoint of one level: scatters into grad_texels (not atomic), adds to grad_s and grad_t, returns <grad, value>.
-template <typename T>
+// Adjoint of one level: calls add(index, value) for entries of the texels' gradient, adds to grad_s and grad_t, returns
+// <grad, value>.
+template <typename T, class Add>
 GS_IR_HD T adj_add_level(
-    const CubeLevels<T>& cube, int64_t level, const FacePoint<T>& p, T share, const T* grad, T* grad_texels, T& grad_s,
+    const CubeLevels<T>& cube, int64_t level, const FacePoint<T>& p, T share, const T* grad, const Add& add, T& grad_s,
     T& grad_t) {
     const Taps<T> taps = bilinear_taps(p, cube.resolution[level]);
     T value = T(0);
@@ -189,7 +190,7 @@ GS_IR_HD T adj_add_level(
         T along = T(0);
         for (int64_t c = 0; c < cube.channels; ++c) {
             along += grad[c] * cube.texels[offset + c];
-            grad_texels[offset + c] += share * taps.weight[k] * grad[c];
+            add(offset + c, share * taps.weight[k] * grad[c]);
         }
         value += taps.weight[k] * along;
         grad_s += share * taps.by_s[k] * along;
@@ -198,19 +199,78 @@ GS_IR_HD T adj_add_level(
     return value;
 }
 
-template <typename T>
+template <typename T, class Add>
 GS_IR_HD void adj_sample_cube(
-    const CubeLevels<T>& cube, Vec3<T> direction, T lod, const T* grad, T* grad_texels, Vec3<T>& grad_direction,
+    const CubeLevels<T>& cube, Vec3<T> direction, T lod, const T* grad, const Add& add, Vec3<T>& grad_direction,
     T& grad_lod) {
     const FacePoint<T> p = pierce(direction);
     const LevelPair<T> pair = level_pair(lod, cube.levels);
     T grad_s = T(0), grad_t = T(0);
     grad_lod = T(0);
-    const T lower = adj_add_level(cube, pair.lower, p, T(1) - pair.fraction, grad, grad_texels, grad_s, grad_t);
+    const T lower = adj_add_level(cube, pair.lower, p, T(1) - pair.fraction, grad, add, grad_s, grad_t);
     if (cube.levels > 1)
-        grad_lod =
-            adj_add_level(cube, pair.lower + 1, p, pair.fraction, grad, grad_texels, grad_s, grad_t) - lower;
+        grad_lod = adj_add_level(cube, pair.lower + 1, p, pair.fraction, grad, add, grad_s, grad_t) - lower;
     grad_direction = adj_pierce(p, grad_s, grad_t);
+}
+
+// ---- Bordered levels ----------------------------------------------------------------------------------------------
+// Faces widened by one texel on each side, [6, R + 2, R + 2, 4] (rgb and 0): bilinear interpolation inside a widened
+// face is the seamless lookup.
+
+template <typename T>
+struct alignas(4 * sizeof(T)) BorderedTexel {
+    T r, g, b, unused;
+};
+
+// Texel `index` of a bordered level, from the level's `texels` [6, R, R, 3].
+template <typename T>
+GS_IR_HD BorderedTexel<T> bordered_texel(const T* texels, int64_t index, int64_t resolution) {
+    const int64_t side = resolution + 2;
+    const int64_t column = index % side - 1, row = index / side % side - 1;
+    const int face = int(index / (side * side));
+    const int64_t inner_row = clamp<int64_t>(row, 0, resolution - 1);
+    const int64_t inner_column = clamp<int64_t>(column, 0, resolution - 1);
+    if (row == inner_row || column == inner_column) {
+        const T* t = texels + 3 * wrapped_texel<T>(face, row, column, resolution);
+        return {t[0], t[1], t[2], T(0)};
+    }
+    // At a cube corner: the mean of the three texels that meet there.
+    const T* own = texels + 3 * wrapped_texel<T>(face, inner_row, inner_column, resolution);
+    const T* beside = texels + 3 * wrapped_texel<T>(face, inner_row, column, resolution);
+    const T* above = texels + 3 * wrapped_texel<T>(face, row, inner_column, resolution);
+    const T third = T(1) / T(3);
+    return {
+        (own[0] + beside[0] + above[0]) * third, (own[1] + beside[1] + above[1]) * third,
+        (own[2] + beside[2] + above[2]) * third, T(0)};
+}
+
+template <typename T>
+GS_IR_HD Vec3<T> sample_bordered_level(const BorderedTexel<T>* texels, int32_t resolution, const FacePoint<T>& p) {
+    const T half = T(resolution) / T(2);
+    const T x = (p.s + T(1)) * half + T(0.5), y = (p.t + T(1)) * half + T(0.5);
+    const int32_t left = clamp<int32_t>(int32_t(x), 0, resolution), top = clamp<int32_t>(int32_t(y), 0, resolution);
+    const T fx = x - T(left), fy = y - T(top);
+    const int32_t side = resolution + 2;
+    const BorderedTexel<T>* corner = texels + (p.face * side + top) * side + left;
+    const BorderedTexel<T> a = corner[0], b = corner[1], c = corner[side], d = corner[side + 1];
+    const T wa = (T(1) - fx) * (T(1) - fy), wb = fx * (T(1) - fy), wc = (T(1) - fx) * fy, wd = fx * fy;
+    return {
+        wa * a.r + wb * b.r + wc * c.r + wd * d.r, wa * a.g + wb * b.g + wc * c.g + wd * d.g,
+        wa * a.b + wb * b.b + wc * c.b + wd * d.b};
+}
+
+// sample_cube for bordered levels [sum 6 (R + 2)^2, 4]; `first` counts texels. `texels` is aligned to four scalars.
+template <typename T>
+GS_IR_HD Vec3<T> sample_bordered(
+    const T* texels, const int32_t* first, const int32_t* resolution, int32_t levels, Vec3<T> direction, T lod) {
+    const auto* base = reinterpret_cast<const BorderedTexel<T>*>(texels);
+    const FacePoint<T> p = pierce(direction);
+    const int32_t lower = clamp<int32_t>(int32_t(lod), 0, levels > 1 ? levels - 2 : 0);
+    const T fraction = levels > 1 ? lod - T(lower) : T(0);
+    const Vec3<T> near = sample_bordered_level(base + first[lower], resolution[lower], p);
+    if (!(fraction > T(0))) return near;
+    const Vec3<T> far = sample_bordered_level(base + first[lower + 1], resolution[lower + 1], p);
+    return near + (far - near) * fraction;
 }
 
 // ---- Prefilter ----------------------------------------------------------------------------------------------------

@@ -101,7 +101,9 @@ at::Tensor sample_transforms_backward_volume(
         const auto* g = grad.const_data_ptr<scalar_t>();
         const auto* p = points.const_data_ptr<scalar_t>();
         auto* o = out.mutable_data_ptr<scalar_t>();
-        const auto add = [](scalar_t* address, scalar_t value) { *address += value; };
+        const auto add = [](scalar_t* address, const scalar_t* values) {
+            for (int c = 0; c < kChannels; ++c) address[c] += values[c];
+        };
         std::vector<int64_t> order, starts;
         sort_by_slab(lattice, p, frame, count, frames, order, starts);
         const int64_t layers = lattice.points[2], pairs = (layers + 1) / 2;

@@ -5,6 +5,8 @@ skinning weights; one lookup of 12 channels replaces one of 24 weights and the b
 is the fastest axis: the eight corners of a cell are four contiguous runs of memory.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -79,9 +81,14 @@ def blend_transforms(weight_volume: Tensor, bone_transforms: Tensor) -> Tensor:
 
 
 def check_volume(volume: Tensor, box: Tensor) -> None:
-    """Raise ValueError unless ``volume`` is [B, Z, Y, X, 12], at least two points an axis, and ``box`` [2, 3]."""
+    """Raise ValueError unless ``volume`` is [B, Z, Y, X, 12], at least two points an axis, and ``box`` [2, 3].
+
+    A frame of the volume has fewer than 2**31 numbers: the kernels index it with 32 bits.
+    """
     if volume.ndim != 5 or volume.shape[-1] != 12 or min(volume.shape[1:4]) < 2:
         raise ValueError(f"volume [B, Z >= 2, Y >= 2, X >= 2, 12] expected, found {tuple(volume.shape)}")
+    if math.prod(volume.shape[1:]) >= 2**31:
+        raise ValueError(f"volume: fewer than 2**31 numbers a frame expected, found {tuple(volume.shape)}")
     if box.shape != (2, 3):
         raise ValueError(f"box [2, 3] expected, found {tuple(box.shape)}")
 

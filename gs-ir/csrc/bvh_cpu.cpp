@@ -40,6 +40,23 @@ at::Tensor any_hit(
     return out;
 }
 
+at::Tensor any_hit_fan(
+    at::TensorList bvh, const at::Tensor& origins, const at::Tensor& directions, double t_min, double t_max) {
+    const int64_t fan = directions.size(0);
+    at::Tensor out = at::empty({origins.size(0), fan}, origins.options().dtype(at::kBool));
+    bool* hit = out.mutable_data_ptr<bool>();
+    AT_DISPATCH_FLOATING_TYPES(origins.scalar_type(), "any_hit_fan", [&] {
+        const auto tree = view_of<scalar_t>(bvh);
+        const auto* o = origins.const_data_ptr<scalar_t>();
+        const auto* d = directions.const_data_ptr<scalar_t>();
+        at::parallel_for(0, out.numel(), kRaysPerTask, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r)
+                hit[r] = gs_ir::any_hit(tree, o + 3 * (r / fan), d + 3 * (r % fan), scalar_t(t_min), scalar_t(t_max));
+        });
+    });
+    return out;
+}
+
 using HitTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;  // t, face, barycentric
 
 HitTensors empty_hits(int64_t count, const at::TensorOptions& options) {
@@ -106,11 +123,15 @@ std::tuple<at::Tensor, at::Tensor> refit_bvh(
         const gs_ir::BvhView<scalar_t> tree{boxes, node_children.const_data_ptr<int32_t>(), corners, slots};
         at::parallel_for(0, blocks, kNodesPerTask, [&](int64_t begin, int64_t end) {
             for (int64_t b = begin; b < end; ++b)
-                gs_ir::refit_block(v, f, slots + b * gs_ir::kBvhBlock, corners + b * 9 * gs_ir::kBvhBlock);
+                for (int lane = 0; lane < gs_ir::kBvhBlock; ++lane)
+                    gs_ir::refit_slot(
+                        v, f, slots[b * gs_ir::kBvhBlock + lane], lane, corners + b * 9 * gs_ir::kBvhBlock);
         });
         const auto refit_nodes = [&](int64_t begin, int64_t end) {
             for (int64_t node = begin; node < end; ++node)
-                gs_ir::refit_node(tree, node, boxes + node * 6 * gs_ir::kBvhWidth);
+                for (int lane = 0; lane < gs_ir::kBvhWidth; ++lane)
+                    for (int k = 0; k < 3; ++k)
+                        gs_ir::refit_extent(tree, node, lane, k, boxes + node * 6 * gs_ir::kBvhWidth);
         };
         for (int64_t level = int64_t(level_offsets.size()) - 2; level >= 0; --level)
             at::parallel_for(level_offsets[level], level_offsets[level + 1], kNodesPerTask, refit_nodes);
@@ -122,6 +143,7 @@ std::tuple<at::Tensor, at::Tensor> refit_bvh(
 
 TORCH_LIBRARY_IMPL(gs_ir, CPU, m) {
     m.impl("any_hit", any_hit);
+    m.impl("any_hit_fan", any_hit_fan);
     m.impl("closest_hit", closest_hit);
     m.impl("closest_point", closest_point);
     m.impl("refit_bvh", refit_bvh);

@@ -19,10 +19,11 @@ constexpr int kHarmonics = gs_ir::kHarmonics;
 // Reads probes stored in half precision.
 struct HalfProbes {
     const at::Half* coefficients;
+    int64_t stride;
 
     template <typename T>
     void operator()(int64_t probe, T (&out)[kHarmonics]) const {
-        const at::Half* c = coefficients + probe * kHarmonics;
+        const at::Half* c = coefficients + probe * stride;
 #if defined(__F16C__)
         float eight[8];
         _mm256_storeu_ps(eight, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(c))));
@@ -37,8 +38,9 @@ struct HalfProbes {
 // volumes: coefficients, offsets, origins, shapes.
 template <typename T>
 gs_ir::Probes<T, HalfProbes> view(at::TensorList volumes, double cell) {
-    return {HalfProbes{volumes[0].const_data_ptr<at::Half>()}, volumes[1].const_data_ptr<int64_t>(),
-            volumes[2].const_data_ptr<float>(), volumes[3].const_data_ptr<int64_t>(), T(cell), volumes[2].size(0)};
+    const HalfProbes load{volumes[0].const_data_ptr<at::Half>(), volumes[0].stride(0)};
+    return {load, volumes[1].const_data_ptr<int64_t>(), volumes[2].const_data_ptr<float>(),
+            volumes[3].const_data_ptr<int64_t>(), T(cell), volumes[2].size(0)};
 }
 
 // visibility(point, normal, own part) for each element of `surface`: points, normals, own parts.

@@ -5,13 +5,17 @@ a normal is the cosine-weighted share of the sky that one part leaves open.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from gs_ir._library import define
 from gs_ir.reference import probes as reference
 
+ROW = 16
+"""Halves from one probe to the next where kernels read them: a probe lies in one 32-byte sector."""
 OTHER_SHIFT = 1e-4
 OWN_SHIFT = 1e-3
 """Metres that the query point moves along its normal before the lookup (student of the reference: 0.1 and 1 mm)."""
@@ -65,10 +69,16 @@ class ProbeVolumes:
         tensors = {name: getattr(self, name).to(device) for name in ("coefficients", "offsets", "origins", "shapes")}
         return replace(self, **tensors)
 
+    @cached_property
+    def rows(self) -> Tensor:
+        """``coefficients`` in rows of :data:`ROW`: [P, 9], not contiguous."""
+        harmonics = self.coefficients.shape[1]
+        return pad(self.coefficients, (0, ROW - harmonics))[:, :harmonics]
+
     @property
     def tensors(self) -> list[Tensor]:
         """What the operators take, in their order."""
-        return [self.coefficients, self.offsets, self.origins, self.shapes]
+        return [self.rows, self.offsets, self.origins, self.shapes]
 
 
 def query_probes(

@@ -136,6 +136,13 @@ def any_hit(bvh: list[Tensor], origins: Tensor, directions: Tensor, t_min: float
     return closest_hit(bvh, origins, directions, t_min, t_max)[1] >= 0
 
 
+def any_hit_fan(bvh: list[Tensor], origins: Tensor, directions: Tensor, t_min: float, t_max: float) -> Tensor:
+    """:func:`any_hit` [P, D] for every pair of an origin [P, 3] and a direction [D, 3]."""
+    count = directions.shape[0]
+    rays = origins.repeat_interleave(count, 0), directions.repeat(origins.shape[0], 1)
+    return any_hit(bvh, *rays, t_min, t_max).reshape(origins.shape[0], count)
+
+
 def closest_point(bvh: list[Tensor], points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distance, face and weights of vertices 1 and 2 of the surface point nearest to each point."""
     vertices, faces = bvh[:2]

@@ -1,12 +1,15 @@
 // Traversal of an eight-wide bounding volume hierarchy over triangles (layout: gs_ir/bvh.py).
 //
-// Boxes and triangles are structures of arrays: the loops over `lane` are one vector operation each on a CPU. The tree
-// is at most kBvhDepth levels deep (the builder sees to it), so that a stack of 64 always suffices.
+// Boxes and triangles are structures of arrays: the loops over `lane` are one vector operation each on a CPU, and read
+// by wide loads on a GPU, where node_boxes and block_vertices must start at multiples of 16 bytes. The tree is at most
+// kBvhDepth levels deep (the builder sees to it), so that a stack of 64 always suffices. Traversals first descend to the
+// next blocks, then test triangles: the threads of a warp do the same work at a time more often than if they took
+// nodes and blocks as they come.
 #pragma once
 
 #include <limits>
 
-#include "gs_ir/common.h"
+#include "gs_ir/rows.h"
 
 namespace gs_ir {
 
@@ -74,13 +77,16 @@ GS_IR_HD bool prepare_ray(const T* origin, const T* direction, T t_min, T t_max,
 
 // Bit per child whose box the ray meets in [t_min, t_max]; entry[lane]: where it enters. The far side is moved out by
 // the rounding of three operations (Ize 2013). An origin on a box's plane and a zero component of the direction give
-// 0 * infinity = NaN; minimum and maximum return their second argument then, which drops limits and never adds one.
+// 0 * infinity = NaN, which drops limits and never adds one.
 template <typename T>
 GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry) {
     constexpr T outwards = T(1) + T(4) * std::numeric_limits<T>::epsilon();
-    const T *near_x = boxes + kBvhWidth * ray.near_row[0], *far_x = boxes + kBvhWidth * ray.far_row[0];
-    const T *near_y = boxes + kBvhWidth * ray.near_row[1], *far_y = boxes + kBvhWidth * ray.far_row[1];
-    const T *near_z = boxes + kBvhWidth * ray.near_row[2], *far_z = boxes + kBvhWidth * ray.far_row[2];
+    const auto near_x = row<kBvhWidth>(boxes + kBvhWidth * ray.near_row[0]);
+    const auto near_y = row<kBvhWidth>(boxes + kBvhWidth * ray.near_row[1]);
+    const auto near_z = row<kBvhWidth>(boxes + kBvhWidth * ray.near_row[2]);
+    const auto far_x = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[0]);
+    const auto far_y = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[1]);
+    const auto far_z = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[2]);
     const T ox = ray.origin[0], oy = ray.origin[1], oz = ray.origin[2];
     const T ix = ray.inverse[0], iy = ray.inverse[1], iz = ray.inverse[2];
     const T t_min = ray.t_min, t_max = ray.t_max;
@@ -90,10 +96,10 @@ GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry
         const T enter_x = (near_x[lane] - ox) * ix, leave_x = (far_x[lane] - ox) * ix;
         const T enter_y = (near_y[lane] - oy) * iy, leave_y = (far_y[lane] - oy) * iy;
         const T enter_z = (near_z[lane] - oz) * iz, leave_z = (far_z[lane] - oz) * iz;
-        const T enter = maximum(maximum(enter_x, enter_y), maximum(enter_z, t_min));
-        const T leave = minimum(minimum(leave_x, leave_y), leave_z) * outwards;
+        const T enter = greater(greater(enter_x, enter_y), greater(enter_z, t_min));
+        const T leave = lesser(lesser(leave_x, leave_y), leave_z) * outwards;
         entry[lane] = enter;
-        mask |= enter <= minimum(leave, t_max) ? 1u << lane : 0u;
+        mask |= enter <= lesser(leave, t_max) ? 1u << lane : 0u;
     }
     return mask;
 }
@@ -104,18 +110,20 @@ GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry
 template <typename T>
 GS_IR_HD uint32_t intersect_block(const T* vertices, const BvhRay<T>& ray, T* t, T* weight1, T* weight2) {
     constexpr T rounding = T(4) * std::numeric_limits<T>::epsilon();
-    const T *ax = vertices + kBvhBlock * ray.axis[0], *ay = vertices + kBvhBlock * ray.axis[1],
-            *az = vertices + kBvhBlock * ray.axis[2];
     constexpr int next = 3 * kBvhBlock;
+    const T *xs = vertices + kBvhBlock * ray.axis[0], *ys = vertices + kBvhBlock * ray.axis[1],
+            *zs = vertices + kBvhBlock * ray.axis[2];
+    const auto ax = row<kBvhBlock>(xs), bx = row<kBvhBlock>(xs + next), cx = row<kBvhBlock>(xs + 2 * next);
+    const auto ay = row<kBvhBlock>(ys), by = row<kBvhBlock>(ys + next), cy = row<kBvhBlock>(ys + 2 * next);
+    const auto az = row<kBvhBlock>(zs), bz = row<kBvhBlock>(zs + next), cz = row<kBvhBlock>(zs + 2 * next);
     const T ox = ray.origin_renamed[0], oy = ray.origin_renamed[1], oz = ray.origin_renamed[2];
     const T sx = ray.shear[0], sy = ray.shear[1], sz = ray.shear[2], t_min = ray.t_min, t_max = ray.t_max;
     uint32_t mask = 0;
 #pragma omp simd reduction(| : mask)
     for (int lane = 0; lane < kBvhBlock; ++lane) {
-        const T a2 = az[lane] - oz, b2 = az[next + lane] - oz, c2 = az[2 * next + lane] - oz;
-        const T a0 = ax[lane] - ox - sx * a2, b0 = ax[next + lane] - ox - sx * b2;
-        const T a1 = ay[lane] - oy - sy * a2, b1 = ay[next + lane] - oy - sy * b2;
-        const T c0 = ax[2 * next + lane] - ox - sx * c2, c1 = ay[2 * next + lane] - oy - sy * c2;
+        const T a2 = az[lane] - oz, b2 = bz[lane] - oz, c2 = cz[lane] - oz;
+        const T a0 = ax[lane] - ox - sx * a2, b0 = bx[lane] - ox - sx * b2, c0 = cx[lane] - ox - sx * c2;
+        const T a1 = ay[lane] - oy - sy * a2, b1 = by[lane] - oy - sy * b2, c1 = cy[lane] - oy - sy * c2;
         const T u = c0 * b1 - c1 * b0, v = a0 * c1 - a1 * c0, w = b0 * a1 - b1 * a0;
         const T slack_u = rounding * (std::abs(c0 * b1) + std::abs(c1 * b0));
         const T slack_v = rounding * (std::abs(a0 * c1) + std::abs(a1 * c0));
@@ -124,6 +132,9 @@ GS_IR_HD uint32_t intersect_block(const T* vertices, const BvhRay<T>& ray, T* t,
         const bool front = (u >= -slack_u) & (v >= -slack_v) & (w >= -slack_w);
         const bool back = (u <= slack_u) & (v <= slack_v) & (w <= slack_w);
         const bool area = std::abs(determinant) > slack_u + slack_v + slack_w;
+#if defined(__CUDA_ARCH__)
+        if (!((front | back) & area)) continue;  // a division saved; on a CPU it would undo the vector loop
+#endif
         const T inverse = T(1) / determinant;
         const T distance = (u * a2 + v * b2 + w * c2) * sz * inverse;
         t[lane] = distance;
@@ -135,28 +146,54 @@ GS_IR_HD uint32_t intersect_block(const T* vertices, const BvhRay<T>& ray, T* t,
     return mask;
 }
 
+// Children of one node that are yet to be visited, as bits. A stack holds at most one such group a level.
+struct BvhGroup {
+    int32_t node;
+    uint32_t lanes;
+};
+
+// The next child on a stack of groups; false when it is empty.
+GS_IR_HD bool pop_child(const int32_t* node_children, BvhGroup* stack, int& top, int32_t& child) {
+    if (top == 0) return false;
+    BvhGroup& group = stack[top - 1];
+    child = node_children[int64_t(group.node) * kBvhWidth + lowest_bit(group.lanes)];
+    group.lanes &= group.lanes - 1;
+    if (group.lanes == 0) --top;
+    return true;
+}
+
+// Bit per child of a node that is a block (or absent).
+GS_IR_HD uint32_t block_lanes(const int32_t* children) {
+    const auto child = row<kBvhWidth>(children);
+    uint32_t mask = 0;
+#pragma omp simd reduction(| : mask)
+    for (int lane = 0; lane < kBvhWidth; ++lane) mask |= (uint32_t(child[lane]) >> 31) << lane;
+    return mask;
+}
+
 template <typename T>
 GS_IR_HD bool any_hit(const BvhView<T>& bvh, const T* origin, const T* direction, T t_min, T t_max) {
     BvhRay<T> ray;
     if (!prepare_ray(origin, direction, t_min, t_max, ray)) return false;
-    int32_t stack[kBvhStack];
+    BvhGroup stack[kBvhDepth];
     int top = 0;
-    stack[top++] = 0;
-    while (top > 0) {
-        const int64_t node = stack[--top];
-        T entry[kBvhWidth];
-        uint32_t mask = intersect_boxes(bvh.node_boxes + node * 6 * kBvhWidth, ray, entry);
-        for (; mask != 0; mask &= mask - 1) {
-            const int32_t child = bvh.node_children[node * kBvhWidth + lowest_bit(mask)];
-            if (child >= 0) {
-                stack[top++] = child;
-                continue;
-            }
+    int32_t node = 0;
+    do {
+        uint32_t blocks = 0;
+        const int32_t* children;
+        do {
+            children = bvh.node_children + int64_t(node) * kBvhWidth;
+            T entry[kBvhWidth];
+            const uint32_t met = intersect_boxes(bvh.node_boxes + int64_t(node) * 6 * kBvhWidth, ray, entry);
+            blocks = met & block_lanes(children);
+            if (met != blocks) stack[top++] = {node, met & ~blocks};
+        } while (blocks == 0 && pop_child(bvh.node_children, stack, top, node));
+        for (; blocks != 0; blocks &= blocks - 1) {
             T t[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
-            const T* vertices = bvh.block_vertices + int64_t(-1 - child) * 9 * kBvhBlock;
-            if (intersect_block(vertices, ray, t, weight1, weight2) != 0) return true;
+            const int64_t block = -1 - int64_t(children[lowest_bit(blocks)]);
+            if (intersect_block(bvh.block_vertices + block * 9 * kBvhBlock, ray, t, weight1, weight2) != 0) return true;
         }
-    }
+    } while (pop_child(bvh.node_children, stack, top, node));
     return false;
 }
 
@@ -187,6 +224,27 @@ GS_IR_HD int push_ordered(const int32_t* children, const T* bounds, uint32_t mas
     return top;
 }
 
+// Push the children of a node that the ray meets.
+template <typename T>
+GS_IR_HD int push_met(const BvhView<T>& bvh, int64_t node, const BvhRay<T>& ray, BvhEntry<T>* stack, int top) {
+    T entry[kBvhWidth];
+    const uint32_t mask = intersect_boxes(bvh.node_boxes + node * 6 * kBvhWidth, ray, entry);
+    return push_ordered(bvh.node_children + node * kBvhWidth, entry, mask, stack, top);
+}
+
+// Take the nearest hit of a block if it is nearer than `best`, and shorten the ray to it.
+template <typename T>
+GS_IR_HD void keep_nearest_hit(const BvhView<T>& bvh, int64_t block, BvhRay<T>& ray, BvhHit<T>& best) {
+    T t[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
+    const uint32_t mask = intersect_block(bvh.block_vertices + block * 9 * kBvhBlock, ray, t, weight1, weight2);
+    for (int lane = 0; lane < kBvhBlock; ++lane) {
+        if ((mask >> lane & 1u) != 0 && t[lane] < ray.t_max) {
+            ray.t_max = t[lane];
+            best = {t[lane], bvh.block_faces[block * kBvhBlock + lane], weight1[lane], weight2[lane]};
+        }
+    }
+}
+
 template <typename T>
 GS_IR_HD BvhHit<T> closest_hit(const BvhView<T>& bvh, const T* origin, const T* direction, T t_min, T t_max) {
     BvhHit<T> best{std::numeric_limits<T>::infinity(), -1, T(0), T(0)};
@@ -195,27 +253,16 @@ GS_IR_HD BvhHit<T> closest_hit(const BvhView<T>& bvh, const T* origin, const T* 
     BvhEntry<T> stack[kBvhStack];
     int top = 0;
     stack[top++] = {t_min, 0};
-    while (top > 0) {
-        const BvhEntry<T> next = stack[--top];
-        if (next.bound > ray.t_max) continue;
-        if (next.child >= 0) {
-            T entry[kBvhWidth];
-            const uint32_t mask = intersect_boxes(bvh.node_boxes + int64_t(next.child) * 6 * kBvhWidth, ray, entry);
-            top = push_ordered(bvh.node_children + int64_t(next.child) * kBvhWidth, entry, mask, stack, top);
-            continue;
+    while (true) {
+        int32_t child = 0;
+        while (top > 0 && child >= 0) {
+            child = stack[--top].child;
+            if (stack[top].bound > ray.t_max) child = 0;
+            else if (child >= 0) top = push_met(bvh, child, ray, stack, top);
         }
-        const int64_t block = -1 - int64_t(next.child);
-        T t[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
-        uint32_t mask = intersect_block(bvh.block_vertices + block * 9 * kBvhBlock, ray, t, weight1, weight2);
-        for (; mask != 0; mask &= mask - 1) {
-            const int lane = lowest_bit(mask);
-            if (t[lane] < ray.t_max) {
-                ray.t_max = t[lane];
-                best = {t[lane], bvh.block_faces[block * kBvhBlock + lane], weight1[lane], weight2[lane]};
-            }
-        }
+        if (child >= 0) return best;
+        keep_nearest_hit(bvh, -1 - int64_t(child), ray, best);
     }
-    return best;
 }
 
 // ---- Closest point --------------------------------------------------------------------------------------------------
@@ -224,13 +271,15 @@ GS_IR_HD BvhHit<T> closest_hit(const BvhView<T>& bvh, const T* origin, const T* 
 template <typename T>
 GS_IR_HD uint32_t box_distances(const T* boxes, const T* point, T limit, T* squared) {
     const T x = point[0], y = point[1], z = point[2];
+    const auto low_x = row<kBvhWidth>(boxes), high_x = row<kBvhWidth>(boxes + 3 * kBvhWidth);
+    const auto low_y = row<kBvhWidth>(boxes + kBvhWidth), high_y = row<kBvhWidth>(boxes + 4 * kBvhWidth);
+    const auto low_z = row<kBvhWidth>(boxes + 2 * kBvhWidth), high_z = row<kBvhWidth>(boxes + 5 * kBvhWidth);
     uint32_t mask = 0;
 #pragma omp simd reduction(| : mask)
     for (int lane = 0; lane < kBvhWidth; ++lane) {
-        const T* box = boxes + lane;
-        const T dx = maximum(maximum(box[0] - x, x - box[3 * kBvhWidth]), T(0));
-        const T dy = maximum(maximum(box[kBvhWidth] - y, y - box[4 * kBvhWidth]), T(0));
-        const T dz = maximum(maximum(box[2 * kBvhWidth] - z, z - box[5 * kBvhWidth]), T(0));
+        const T dx = greater(greater(low_x[lane] - x, x - high_x[lane]), T(0));
+        const T dy = greater(greater(low_y[lane] - y, y - high_y[lane]), T(0));
+        const T dz = greater(greater(low_z[lane] - z, z - high_z[lane]), T(0));
         squared[lane] = dx * dx + dy * dy + dz * dz;
         mask |= squared[lane] < limit ? 1u << lane : 0u;
     }
@@ -252,15 +301,16 @@ GS_IR_HD T nearest_on_segment(T px, T py, T pz, T ex, T ey, T ez, T& squared) {
 // Spelled out in scalars: GCC does not vectorise the loop with Vec3.
 template <typename T>
 GS_IR_HD void nearest_in_block(const T* vertices, const T* point, T* squared, T* weight1, T* weight2) {
-    constexpr int row = kBvhBlock;
+    const auto v = row<9 * kBvhBlock>(vertices);
+    constexpr int next = kBvhBlock;
     const T qx = point[0], qy = point[1], qz = point[2];
 #pragma omp simd
     for (int lane = 0; lane < kBvhBlock; ++lane) {
-        const T* v = vertices + lane;
-        const T ax = v[0] - qx, ay = v[row] - qy, az = v[2 * row] - qz;
-        const T bx = v[3 * row] - qx, by = v[4 * row] - qy, bz = v[5 * row] - qz;
+        const T ax = v[lane] - qx, ay = v[next + lane] - qy, az = v[2 * next + lane] - qz;
+        const T bx = v[3 * next + lane] - qx, by = v[4 * next + lane] - qy, bz = v[5 * next + lane] - qz;
+        const T cx = v[6 * next + lane] - qx, cy = v[7 * next + lane] - qy, cz = v[8 * next + lane] - qz;
         const T ux = bx - ax, uy = by - ay, uz = bz - az;  // edge 01
-        const T wx = v[6 * row] - qx - ax, wy = v[7 * row] - qy - ay, wz = v[8 * row] - qz - az;  // edge 02
+        const T wx = cx - ax, wy = cy - ay, wz = cz - az;  // edge 02
         const T d11 = ux * ux + uy * uy + uz * uz, d12 = ux * wx + uy * wy + uz * wz, d22 = wx * wx + wy * wy + wz * wz;
         const T b1 = -(ax * ux + ay * uy + az * uz), b2 = -(ax * wx + ay * wy + az * wz);
         const T determinant = d11 * d22 - d12 * d12;
@@ -282,6 +332,14 @@ GS_IR_HD void nearest_in_block(const T* vertices, const T* point, T* squared, T*
     }
 }
 
+// Push the children of a node whose boxes are nearer than `limit`.
+template <typename T>
+GS_IR_HD int push_near(const BvhView<T>& bvh, int64_t node, const T* point, T limit, BvhEntry<T>* stack, int top) {
+    T squared[kBvhWidth];
+    const uint32_t mask = box_distances(bvh.node_boxes + node * 6 * kBvhWidth, point, limit, squared);
+    return push_ordered(bvh.node_children + node * kBvhWidth, squared, mask, stack, top);
+}
+
 // Nearest surface point; t holds the squared distance.
 template <typename T>
 GS_IR_HD BvhHit<T> closest_point(const BvhView<T>& bvh, const T* point) {
@@ -289,66 +347,57 @@ GS_IR_HD BvhHit<T> closest_point(const BvhView<T>& bvh, const T* point) {
     BvhEntry<T> stack[kBvhStack];
     int top = 0;
     stack[top++] = {T(0), 0};
-    while (top > 0) {
-        const BvhEntry<T> next = stack[--top];
-        if (!(next.bound < best.t)) continue;
-        if (next.child >= 0) {
-            T squared[kBvhWidth];
-            const T* boxes = bvh.node_boxes + int64_t(next.child) * 6 * kBvhWidth;
-            const uint32_t mask = box_distances(boxes, point, best.t, squared);
-            top = push_ordered(bvh.node_children + int64_t(next.child) * kBvhWidth, squared, mask, stack, top);
-            continue;
+    while (true) {
+        int32_t child = 0;
+        while (top > 0 && child >= 0) {
+            child = stack[--top].child;
+            if (!(stack[top].bound < best.t)) child = 0;
+            else if (child >= 0) top = push_near(bvh, child, point, best.t, stack, top);
         }
-        const int64_t block = -1 - int64_t(next.child);
+        if (child >= 0) return best;
+        const int64_t block = -1 - int64_t(child);
         T squared[kBvhBlock], weight1[kBvhBlock], weight2[kBvhBlock];
         nearest_in_block(bvh.block_vertices + block * 9 * kBvhBlock, point, squared, weight1, weight2);
         for (int lane = 0; lane < kBvhBlock; ++lane)
             if (squared[lane] < best.t)
                 best = {squared[lane], bvh.block_faces[block * kBvhBlock + lane], weight1[lane], weight2[lane]};
     }
-    return best;
 }
 
 // ---- Refit ----------------------------------------------------------------------------------------------------------
 
-// Corners of the block's triangles; NaN, which is never hit nor near, in unused slots.
+// Corners of slot `lane` of a block; NaN, which is never hit nor near, if it is unused.
 template <typename T>
-GS_IR_HD void refit_block(const T* vertices, const int64_t* faces, const int32_t* block_faces, T* block_vertices) {
-    for (int lane = 0; lane < kBvhBlock; ++lane)
-        for (int corner = 0; corner < 3; ++corner)
-            for (int k = 0; k < 3; ++k)
-                block_vertices[kBvhBlock * (3 * corner + k) + lane] =
-                    block_faces[lane] < 0 ? std::numeric_limits<T>::quiet_NaN()
-                                          : vertices[3 * faces[3 * int64_t(block_faces[lane]) + corner] + k];
+GS_IR_HD void refit_slot(const T* vertices, const int64_t* faces, int32_t face, int lane, T* block_vertices) {
+    for (int corner = 0; corner < 3; ++corner)
+        for (int k = 0; k < 3; ++k)
+            block_vertices[kBvhBlock * (3 * corner + k) + lane] =
+                face < 0 ? std::numeric_limits<T>::quiet_NaN() : vertices[3 * faces[3 * int64_t(face) + corner] + k];
 }
 
-// Boxes of a node's children, from blocks and from deeper nodes, which must be up to date.
+// Extent along axis k of a node's child, from its block or from a deeper node, which must be up to date.
 template <typename T>
-GS_IR_HD void refit_node(const BvhView<T>& bvh, int64_t node, T* boxes) {
+GS_IR_HD void refit_extent(const BvhView<T>& bvh, int64_t node, int lane, int k, T* boxes) {
     constexpr T infinity = std::numeric_limits<T>::infinity();
-    for (int lane = 0; lane < kBvhWidth; ++lane) {
-        const int32_t child = bvh.node_children[node * kBvhWidth + lane];
-        for (int k = 0; k < 3; ++k) {
-            T low = infinity, high = -infinity;  // no child: inverted, so nothing meets it
-            if (child >= 0) {
-                const T* of_child = bvh.node_boxes + int64_t(child) * 6 * kBvhWidth;
-                for (int i = 0; i < kBvhWidth; ++i) {
-                    low = minimum(of_child[kBvhWidth * k + i], low);
-                    high = maximum(of_child[kBvhWidth * (3 + k) + i], high);
-                }
-            } else if (child != kBvhEmpty) {
-                const T* corners = bvh.block_vertices + int64_t(-1 - child) * 9 * kBvhBlock;
-                for (int corner = 0; corner < 3; ++corner)
-                    for (int i = 0; i < kBvhBlock; ++i) {
-                        const T x = corners[kBvhBlock * (3 * corner + k) + i];
-                        low = minimum(x, low);  // NaN leaves the second argument
-                        high = maximum(x, high);
-                    }
-            }
-            boxes[kBvhWidth * k + lane] = low;
-            boxes[kBvhWidth * (3 + k) + lane] = high;
+    const int32_t child = bvh.node_children[node * kBvhWidth + lane];
+    T low = infinity, high = -infinity;  // no child: inverted, so nothing meets it
+    if (child >= 0) {
+        const T* of_child = bvh.node_boxes + int64_t(child) * 6 * kBvhWidth;
+        for (int i = 0; i < kBvhWidth; ++i) {
+            low = minimum(of_child[kBvhWidth * k + i], low);
+            high = maximum(of_child[kBvhWidth * (3 + k) + i], high);
         }
+    } else if (child != kBvhEmpty) {
+        const T* corners = bvh.block_vertices + int64_t(-1 - child) * 9 * kBvhBlock;
+        for (int corner = 0; corner < 3; ++corner)
+            for (int i = 0; i < kBvhBlock; ++i) {
+                const T x = corners[kBvhBlock * (3 * corner + k) + i];
+                low = minimum(x, low);  // NaN leaves the second argument
+                high = maximum(x, high);
+            }
     }
+    boxes[kBvhWidth * k + lane] = low;
+    boxes[kBvhWidth * (3 + k) + lane] = high;
 }
 
 }  // namespace gs_ir

@@ -1,16 +1,19 @@
-// k nearest neighbours by a bucketed kd-tree without pointers (see gs_ir/nearest.py).
+// k nearest neighbours by a bucketed tree of boxes without pointers (see gs_ir/nearest.py).
 //
 // The tree is complete: nodes 1 .. 2 L - 1 in heap order (children 2 n, 2 n + 1), L = 2^depth leaves. Leaf l is bucket
-// l: kBucket points as structure of arrays, x.. y.. z.., unused slots at infinity.
+// l: kBucket points as structure of arrays, x.. y.. z.., unused slots at infinity. How the points are spread over the
+// leaves is the builder's choice: a kd-tree on the CPU, the order of a space-filling curve on the GPU.
 #pragma once
 
-#include "gs_ir/common.h"
+#include <limits>
+
+#include "gs_ir/rows.h"
 
 namespace gs_ir {
 
 constexpr int kBucket = 8;
 constexpr int kMaxNeighbours = 32;
-constexpr int kTreeStack = 64;
+constexpr int kTreeStack = 32;  // 2^31 points are 28 levels of buckets
 
 template <typename T>
 struct PointTree {
@@ -55,9 +58,36 @@ struct NeighbourList {
     }
 };
 
-template <typename T>
-GS_IR_HD void scan_bucket(const PointTree<T>& tree, int64_t leaf, const T* q, NeighbourList<T>& best) {
-    const T* p = tree.buckets + leaf * 3 * kBucket;
+// The same with a capacity known to the compiler, so that it stays in registers.
+template <typename T, int kCapacity>
+struct FixedNeighbourList {
+    T distances[kCapacity];
+    int32_t indices[kCapacity];
+
+    GS_IR_HD T worst() const { return distances[kCapacity - 1]; }
+    GS_IR_HD void clear(T limit) {
+        for (int i = 0; i < kCapacity; ++i) {
+            distances[i] = limit;
+            indices[i] = -1;
+        }
+    }
+    GS_IR_HD void insert(T distance, int32_t index) {
+        for (int i = kCapacity - 1; i >= 0; --i) {
+            const bool before = distances[i] > distance, moves = i > 0 && distances[i > 0 ? i - 1 : 0] > distance;
+            if (moves) {
+                distances[i] = distances[i - 1];
+                indices[i] = indices[i - 1];
+            } else if (before) {
+                distances[i] = distance;
+                indices[i] = index;
+            }
+        }
+    }
+};
+
+template <typename T, typename List>
+GS_IR_HD void scan_bucket(const PointTree<T>& tree, int64_t leaf, const T* q, List& best) {
+    const auto p = row<3 * kBucket>(tree.buckets + leaf * 3 * kBucket);
     T distance[kBucket];
     for (int i = 0; i < kBucket; ++i) {
         const T dx = p[i] - q[0], dy = p[kBucket + i] - q[1], dz = p[2 * kBucket + i] - q[2];
@@ -67,21 +97,22 @@ GS_IR_HD void scan_bucket(const PointTree<T>& tree, int64_t leaf, const T* q, Ne
         if (distance[i] < best.worst()) best.insert(distance[i], tree.indices[leaf * kBucket + i]);
 }
 
-// Fills `best` (k set by the caller) with the neighbours of q[3] nearer than `limit` (squared; infinity for all).
-template <typename T>
-GS_IR_HD void nearest_query(const PointTree<T>& tree, const T* q, T limit, NeighbourList<T>& best) {
-    int64_t stack[kTreeStack];
+// Fills `best` with the neighbours of q[3] nearer than `limit` (squared; infinity for all).
+template <typename T, typename List>
+GS_IR_HD void nearest_query(const PointTree<T>& tree, const T* q, T limit, List& best) {
+    int32_t stack[kTreeStack];
     T stack_distance[kTreeStack];
     int top = 0;
     best.clear(limit);
-    int64_t node = 1;
+    if (!(std::abs(q[0] + q[1] + q[2]) <= std::numeric_limits<T>::max())) return;  // near nothing
+    int32_t node = 1;
     T distance = squared_distance_to_box(tree.boxes + 6, q);
     while (true) {
         if (distance < best.worst()) {
             if (node < tree.leaves) {
-                const int64_t left = 2 * node;
-                const T to_left = squared_distance_to_box(tree.boxes + 6 * left, q);
-                const T to_right = squared_distance_to_box(tree.boxes + 6 * left + 6, q);
+                const int32_t left = 2 * node;
+                const T to_left = squared_distance_to_box(tree.boxes + 6 * int64_t(left), q);
+                const T to_right = squared_distance_to_box(tree.boxes + 6 * int64_t(left) + 6, q);
                 const bool left_first = to_left <= to_right;
                 stack[top] = left_first ? left + 1 : left;
                 stack_distance[top++] = left_first ? to_right : to_left;

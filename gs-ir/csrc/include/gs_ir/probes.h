@@ -32,17 +32,18 @@ struct Probes {
 template <typename T>
 struct LatticePoint {
     T place[3], inside[3], fraction[3];  // inside: clamped to the lattice
-    int64_t lower[3];
+    int32_t lower[3];
 };
 
 template <typename T>
 GS_IR_HD LatticePoint<T> lattice_point(Vec3<T> p, const float* origin, const int64_t* shape, T cell) {
-    const T components[3] = {p.x, p.y, p.z};
+    const T components[3] = {p.x, p.y, p.z}, per_metre = T(1) / cell;
     LatticePoint<T> out;
     for (int a = 0; a < 3; ++a) {
-        out.place[a] = (components[a] - T(origin[a])) / cell;
-        out.inside[a] = clamp(out.place[a], T(0), T(shape[a] - 1));
-        out.lower[a] = minimum(int64_t(out.inside[a]), shape[a] - 2);
+        const int32_t last = int32_t(shape[a]) - 1;
+        out.place[a] = (components[a] - T(origin[a])) * per_metre;
+        out.inside[a] = clamp(out.place[a], T(0), T(last));
+        out.lower[a] = minimum(int32_t(out.inside[a]), last - 1);
         out.fraction[a] = out.inside[a] - T(out.lower[a]);
     }
     return out;
@@ -53,7 +54,7 @@ template <typename T>
 GS_IR_HD T fade(const LatticePoint<T>& p, const int64_t* shape) {
     T edge = T(0), distance = T(0);
     for (int a = 0; a < 3; ++a) {
-        const T centre = T(shape[a] - 1) / T(2);
+        const T centre = T(int32_t(shape[a]) - 1) / T(2);
         edge += (p.inside[a] - centre) * (p.inside[a] - centre);
         distance += (p.place[a] - centre) * (p.place[a] - centre);
     }
@@ -71,13 +72,15 @@ enum class ProbeRule {
 constexpr double kFacingRamp = 4.0;  // slope with which probes inside start to count as they move in front
 constexpr double kMinWeight = 1e-6;  // of all weights; below it the probes that count say nothing
 
-// `ahead`: cosine between the normal and the way to the probe.
+// `towards`: the way to the probe; `inside`: whether that lies inside the part.
 template <typename T>
-GS_IR_HD T probe_share(ProbeRule rule, T ahead, bool inside) {
-    const T front = ahead > T(0) ? T(1) : T(0);
+GS_IR_HD T probe_share(ProbeRule rule, Vec3<T> towards, Vec3<T> normal, bool inside) {
+    const T ahead = dot(towards, normal), front = ahead > T(0) ? T(1) : T(0);
     switch (rule) {
         case ProbeRule::kOwn: return inside ? T(0) : front;
-        case ProbeRule::kOther: return inside ? clamp(T(kFacingRamp) * ahead, T(0), T(1)) : T(1);
+        case ProbeRule::kOther:
+            if (!inside) return T(1);
+            return clamp(T(kFacingRamp) * ahead / maximum(length(towards), T(1e-12)), T(0), T(1));
         case ProbeRule::kPublished: return front;
         default: return T(1);
     }
@@ -88,23 +91,23 @@ template <typename T, typename Load>
 GS_IR_HD T interpolate(
     const Probes<T, Load>& probes, int64_t part, const LatticePoint<T>& p, Vec3<T> normal, const T (&basis)[kHarmonics],
     ProbeRule rule, T& visible) {
-    const int64_t* shape = probes.shapes + 3 * part;
+    const int32_t width = int32_t(probes.shapes[3 * part]), height = int32_t(probes.shapes[3 * part + 1]);
+    const int64_t first = probes.offsets[part];
     T sum[kHarmonics] = {}, total = T(0);
     for (int corner = 0; corner < 8; ++corner) {
-        const int64_t step[3] = {corner & 1, corner >> 1 & 1, corner >> 2};
+        const int32_t step[3] = {corner & 1, corner >> 1 & 1, corner >> 2};
         T weight = T(1), offset[3];
         for (int a = 0; a < 3; ++a) {
             weight *= step[a] ? p.fraction[a] : T(1) - p.fraction[a];
             offset[a] = T(p.lower[a] + step[a]) - p.inside[a];
         }
         if (weight <= T(0)) continue;
-        const Vec3<T> towards = {offset[0], offset[1], offset[2]};
-        const int64_t row = (p.lower[2] + step[2]) * shape[1] + p.lower[1] + step[1];
+        const int32_t line = (p.lower[2] + step[2]) * height + p.lower[1] + step[1];
         T coefficients[kHarmonics];
-        probes.load(probes.offsets[part] + row * shape[0] + p.lower[0] + step[0], coefficients);
+        probes.load(first + line * width + p.lower[0] + step[0], coefficients);
         const bool inside = coefficients[0] < T(0);
         coefficients[0] = std::abs(coefficients[0]);
-        weight *= probe_share(rule, dot(towards, normal) / maximum(length(towards), T(1e-12)), inside);
+        weight *= probe_share(rule, {offset[0], offset[1], offset[2]}, normal, inside);
         for (int k = 0; k < kHarmonics; ++k) sum[k] += weight * coefficients[k];
         total += weight;
     }
@@ -133,19 +136,28 @@ GS_IR_HD T own_visibility(const Probes<T, Load>& probes, int64_t own, Vec3<T> po
     return part_visibility(probes, own, point + normal * shift, normal, ProbeRule::kOwn);
 }
 
+// Visibility that one of the other parts leaves; part_from_world: of this part.
+template <typename T, typename Load>
+GS_IR_HD T other_part_visibility(
+    const Probes<T, Load>& probes, int64_t part, Vec3<T> point, Vec3<T> normal, const T* part_from_world, T shift,
+    ProbeRule rule) {
+    const Rigid<T> transform{part_from_world};
+    Vec3<T> n = transform.rotate(normal);
+    n = n * (T(1) / maximum(length(n), T(1e-12)));
+    return part_visibility(probes, part, transform.apply(point) + n * shift, n, rule);
+}
+
+GS_IR_HD ProbeRule other_rule(bool published) { return published ? ProbeRule::kPublished : ProbeRule::kOther; }
+
 template <typename T, typename Load>
 GS_IR_HD T other_visibility(
     const Probes<T, Load>& probes, int64_t own, Vec3<T> point, Vec3<T> normal, const T* part_from_world, T shift,
     bool published) {
-    const ProbeRule rule = published ? ProbeRule::kPublished : ProbeRule::kOther;
+    const ProbeRule rule = other_rule(published);
     T visible = T(1);
-    for (int64_t part = 0; part < probes.parts; ++part) {
-        if (part == own) continue;
-        const Rigid<T> transform{part_from_world + 12 * part};
-        Vec3<T> n = transform.rotate(normal);
-        n = n * (T(1) / maximum(length(n), T(1e-12)));
-        visible *= part_visibility(probes, part, transform.apply(point) + n * shift, n, rule);
-    }
+    for (int64_t part = 0; part < probes.parts; ++part)
+        if (part != own)
+            visible *= other_part_visibility(probes, part, point, normal, part_from_world + 12 * part, shift, rule);
     return visible;
 }
 

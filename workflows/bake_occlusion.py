@@ -99,7 +99,12 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
 
 
 def bake_mesh(vertices: Tensor, faces: Tensor, body: CanonicalBody, **settings: Any) -> ProbeVolumes:
-    """Bake the nine parts of a canonical mesh [V, 3], [F, 3]; vertices belong to the nearest body vertices' joint."""
-    _, nearest = nearest_neighbours(vertices, body.vertices.cpu(), NEIGHBOURS)
-    joint = body.weights.cpu()[nearest].mean(1).argmax(-1)
-    return bake_probes(vertices, faces, joint, torch.as_tensor(PART_OF_JOINT), **settings)
+    """Bake the nine parts of a canonical mesh [V, 3], [F, 3] on the device of ``body``, where the volumes stay.
+
+    Vertices belong to the nearest body vertices' joint.
+    """
+    device = body.vertices.device
+    vertices, faces = vertices.to(device), faces.to(device)
+    _, nearest = nearest_neighbours(vertices, body.vertices, NEIGHBOURS)
+    joint = body.weights[nearest].mean(1).argmax(-1)
+    return bake_probes(vertices, faces, joint, torch.as_tensor(PART_OF_JOINT, device=device), **settings)

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from core.spherical_harmonics import cosine_factors, eval_basis
-from gs_ir.bvh import TriangleBvh, any_hit, build_bvh, closest_point, signed_distance
+from gs_ir.bvh import TriangleBvh, any_hit, any_hit_fan, build_bvh, closest_point, signed_distance
 from gs_ir.probes import ProbeVolumes
 
-PROBES_PER_CHUNK = 4096
+PROBES_PER_CHUNK = 16384
 SURFACE_OFFSET = 2e-3
 """Metres above the surface at which a probe inside the part is evaluated."""
 SMALLEST_MARK = 1e-4
@@ -92,7 +92,7 @@ class _Rays:
     """The directions of every probe, and how their hits become coefficients."""
 
     directions: Tensor
-    """[D, 3] spherical Fibonacci points: one per equal share of the sphere."""
+    """[D, 3] spherical Fibonacci points, one per equal share of the sphere, ordered by octant: neighbours are alike."""
     weights: Tensor
     """[D, 9] coefficients that a blocked direction takes away."""
     open: Tensor
@@ -106,7 +106,9 @@ class _Rays:
         height = 1 - (2 * index + 1) / count
         angle = index * pi * (3 - sqrt(5))
         radius = (1 - height.square()).sqrt()
-        points = torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1).to(like)
+        points = torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1)
+        octant = ((points > 0) * torch.tensor([1, 2, 4])).sum(-1)
+        points = points[octant.argsort(stable=True)].to(like)
         weights = eval_basis(points, 2) * cosine_factors(2, points) * (4 * pi / count)
         fully_open = torch.zeros_like(weights[0])
         fully_open[0] = sqrt(4 * pi)
@@ -114,12 +116,10 @@ class _Rays:
 
     def visibility(self, bvh: TriangleBvh, probes: Tensor) -> Tensor:
         """Coefficients [P, 9] at ``probes`` [P, 3]. Blocked directions are subtracted: an open probe is exactly 1."""
-        count = self.directions.shape[0]
         chunks = []
         for chunk in probes.split(PROBES_PER_CHUNK):
-            origins = chunk.repeat_interleave(count, 0)
-            blocked = any_hit(bvh, origins, self.directions.repeat(chunk.shape[0], 1), self.near, self.far)
-            chunks.append(self.open - blocked.reshape(-1, count).to(self.weights.dtype) @ self.weights)
+            blocked = any_hit_fan(bvh, chunk, self.directions, self.near, self.far)
+            chunks.append(self.open - blocked.to(self.weights.dtype) @ self.weights)
         return torch.cat(chunks)
 
 

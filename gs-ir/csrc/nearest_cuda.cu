@@ -52,7 +52,8 @@ at::Tensor morton_order(const at::Tensor& points) {
 // Bucket and box of leaf l from its share of the points.
 template <typename T>
 __device__ void fill_leaf(
-    const T* points, int64_t count, const int64_t* order, int64_t leaves, int64_t l, T* box, T* bucket, int32_t* index) {
+    const T* points, int64_t count, const int64_t* order, int64_t leaves, int64_t l, T* box, T* bucket,
+    int32_t* index) {
     const int64_t begin = count * l / leaves, end = count * (l + 1) / leaves;
     constexpr T infinity = std::numeric_limits<T>::infinity();
     for (int a = 0; a < 3; ++a) {

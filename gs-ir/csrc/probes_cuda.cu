@@ -39,7 +39,8 @@ at::Tensor own_visibility(at::TensorList volumes, double cell, at::TensorList su
         const scalar_t along = scalar_t(shift);
         auto* o = out.mutable_data_ptr<scalar_t>();
         gs_ir::for_each<128>(out, out.numel(), [=] __device__(int64_t i) {
-            const auto point = gs_ir::load3(at_surface.points + 3 * i), normal = gs_ir::load3(at_surface.normals + 3 * i);
+            const auto point = gs_ir::load3(at_surface.points + 3 * i);
+            const auto normal = gs_ir::load3(at_surface.normals + 3 * i);
             o[i] = gs_ir::own_visibility(probes, at_surface.own[i], point, normal, along);
         });
     });

@@ -6,7 +6,16 @@ import pytest
 import torch
 import trimesh
 
-from gs_ir.bvh import TriangleBvh, any_hit, build_bvh, closest_hit, closest_point, refit_bvh, signed_distance
+from gs_ir.bvh import (
+    TriangleBvh,
+    any_hit,
+    any_hit_fan,
+    build_bvh,
+    closest_hit,
+    closest_point,
+    refit_bvh,
+    signed_distance,
+)
 from gs_ir.reference import bvh as reference
 
 LARGEST_DEPTH = 9
@@ -60,6 +69,20 @@ def test_rays_equal_brute_force(build, dtype, count):
     torch.testing.assert_close(hits.t[same], t[same], **tolerance)
     torch.testing.assert_close(hits.barycentric[same], barycentric[same], **tolerance)
     assert torch.equal(any_hit(bvh, origins, directions, 0.05, 0.6), hits.face >= 0)
+
+
+@pytest.mark.parametrize(("origins", "directions"), [(1, 1), (40, 7), (0, 3), (5, 0)])
+def test_fan_is_every_pair(origins, directions):
+    """Fails when origins and directions are paired otherwise, by the kernel or the reference."""
+    bvh = build_bvh(*_triangle_soup(60, torch.float64))
+    starts, ways = _rays(origins, torch.float64)[0], _rays(directions, torch.float64)[1]
+    expected = [[bool(any_hit(bvh, s[None], w[None], 0.05, 0.6)) for w in ways] for s in starts]
+    for found in (
+        any_hit_fan(bvh, starts, ways, 0.05, 0.6),
+        reference.any_hit_fan(bvh.tensors, starts, ways, 0.05, 0.6),
+    ):
+        assert found.shape == (origins, directions)
+        assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("build", [build_bvh, _morton_tree])

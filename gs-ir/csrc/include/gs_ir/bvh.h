@@ -1,10 +1,9 @@
 // Traversal of an eight-wide bounding volume hierarchy over triangles (layout: gs_ir/bvh.py).
 //
-// Boxes and triangles are structures of arrays: the loops over `lane` are one vector operation each on a CPU, and read
-// by wide loads on a GPU, where node_boxes and block_vertices must start at multiples of 16 bytes. The tree is at most
-// kBvhDepth levels deep (the builder sees to it), so that a stack of 64 always suffices. Traversals first descend to the
-// next blocks, then test triangles: the threads of a warp do the same work at a time more often than if they took
-// nodes and blocks as they come.
+// Boxes and triangles are structures of arrays: the loops over `lane` are one vector operation each on a CPU and wide
+// loads on a GPU, where the tensors start at multiples of 16 bytes. The tree is at most kBvhDepth levels deep, the
+// builder's promise, so a stack of 64 always suffices. Traversals descend to the next blocks, then test triangles, so
+// that the threads of a warp more often do the same.
 #pragma once
 
 #include <limits>
@@ -87,9 +86,8 @@ GS_IR_HD uint32_t intersect_boxes(const T* boxes, const BvhRay<T>& ray, T* entry
     const auto far_x = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[0]);
     const auto far_y = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[1]);
     const auto far_z = row<kBvhWidth>(boxes + kBvhWidth * ray.far_row[2]);
-    const T ox = ray.origin[0], oy = ray.origin[1], oz = ray.origin[2];
+    const T ox = ray.origin[0], oy = ray.origin[1], oz = ray.origin[2], t_min = ray.t_min, t_max = ray.t_max;
     const T ix = ray.inverse[0], iy = ray.inverse[1], iz = ray.inverse[2];
-    const T t_min = ray.t_min, t_max = ray.t_max;
     uint32_t mask = 0;
 #pragma omp simd reduction(| : mask)
     for (int lane = 0; lane < kBvhWidth; ++lane) {
@@ -257,8 +255,10 @@ GS_IR_HD BvhHit<T> closest_hit(const BvhView<T>& bvh, const T* origin, const T* 
         int32_t child = 0;
         while (top > 0 && child >= 0) {
             child = stack[--top].child;
-            if (stack[top].bound > ray.t_max) child = 0;
-            else if (child >= 0) top = push_met(bvh, child, ray, stack, top);
+            if (stack[top].bound > ray.t_max)
+                child = 0;
+            else if (child >= 0)
+                top = push_met(bvh, child, ray, stack, top);
         }
         if (child >= 0) return best;
         keep_nearest_hit(bvh, -1 - int64_t(child), ray, best);
@@ -351,8 +351,10 @@ GS_IR_HD BvhHit<T> closest_point(const BvhView<T>& bvh, const T* point) {
         int32_t child = 0;
         while (top > 0 && child >= 0) {
             child = stack[--top].child;
-            if (!(stack[top].bound < best.t)) child = 0;
-            else if (child >= 0) top = push_near(bvh, child, point, best.t, stack, top);
+            if (!(stack[top].bound < best.t))
+                child = 0;
+            else if (child >= 0)
+                top = push_near(bvh, child, point, best.t, stack, top);
         }
         if (child >= 0) return best;
         const int64_t block = -1 - int64_t(child);

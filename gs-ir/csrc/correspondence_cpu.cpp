@@ -55,8 +55,7 @@ struct SeedFrame {
     const T* posed;
     const T* canonical;
     int64_t points, resolution;
-    T low[3], cell[3];
-    gs_ir::SeedSettings<T> settings;
+    gs_ir::SeedCells<T> cells;
     T* seeds;
     uint8_t* counts;
 };
@@ -64,43 +63,31 @@ struct SeedFrame {
 // Blocks along an axis that a point's neighbourhood touches, and whether it touches any.
 template <typename T>
 std::pair<int64_t, int64_t> touched_blocks(const SeedFrame<T>& frame, int axis, T x) {
-    const T block = frame.cell[axis] * T(kBlock), radius = frame.settings.radius;
+    const T block = frame.cells.cell[axis] * T(kBlock), radius = frame.cells.settings.radius;
     const int64_t last = (frame.resolution - 1) / kBlock;
-    const T from = std::floor((x - radius - frame.low[axis]) / block);
-    const T to = std::floor((x + radius - frame.low[axis]) / block);
+    const T from = std::floor((x - radius - frame.cells.low[axis]) / block);
+    const T to = std::floor((x + radius - frame.cells.low[axis]) / block);
     return {std::max<int64_t>(0, int64_t(from)), std::min(last, int64_t(to))};
-}
-
-template <typename T>
-bool reaches_block(const SeedFrame<T>& frame, const int64_t* block, const T* p) {
-    T squared = T(0);
-    for (int a = 0; a < 3; ++a) {
-        const T low = frame.low[a] + T(block[a] * kBlock) * frame.cell[a], high = low + T(kBlock) * frame.cell[a];
-        const T outside = std::max({low - p[a], p[a] - high, T(0)});
-        squared += outside * outside;
-    }
-    // slack for rounding: the exact test is made cell by cell
-    return squared <= frame.settings.radius * frame.settings.radius * T(1.001);
 }
 
 template <typename T>
 void fill_block(const SeedFrame<T>& frame, CandidateList<T>& list, const int64_t* block) {
     const gs_ir::SeedCandidates<T> candidates = list.view();
-    const int64_t n = frame.resolution, slots = frame.settings.max_seeds;
+    const int64_t n = frame.resolution, slots = frame.cells.settings.max_seeds;
     const auto end = [&](int a) { return std::min(n, (block[a] + 1) * kBlock); };
     for (int64_t z = block[2] * kBlock; z < end(2); ++z)
         for (int64_t y = block[1] * kBlock; y < end(1); ++y)
             for (int64_t x = block[0] * kBlock; x < end(0); ++x) {
-                const T centre[3] = {frame.low[0] + (T(x) + T(0.5)) * frame.cell[0],
-                                     frame.low[1] + (T(y) + T(0.5)) * frame.cell[1],
-                                     frame.low[2] + (T(z) + T(0.5)) * frame.cell[2]};
-                int64_t chosen[gs_ir::kMaxSeeds];
-                const int found = gs_ir::choose_seeds(candidates, centre, frame.settings, chosen);
+                const int64_t at[3] = {x, y, z};
+                T centre[3];
+                frame.cells.centre(at, centre);
+                gs_ir::Seed<T> chosen[gs_ir::kMaxSeeds];
+                const int found = gs_ir::choose_seeds(candidates, centre, frame.cells.settings, chosen);
                 const int64_t cell = (z * n + y) * n + x;
                 frame.counts[cell] = uint8_t(found);
                 for (int64_t k = 0; k < slots; ++k)
                     for (int a = 0; a < 3; ++a)
-                        frame.seeds[(cell * slots + k) * 3 + a] = k < found ? candidates.canonical[a][chosen[k]] : T(0);
+                        frame.seeds[(cell * slots + k) * 3 + a] = k < found ? chosen[k].canonical[a] : T(0);
             }
 }
 
@@ -117,8 +104,8 @@ void fill_layer(const SeedFrame<T>& frame, int64_t layer, std::vector<CandidateL
         const auto [x_first, x_last] = touched_blocks(frame, 0, p[0]);
         for (int64_t y = y_first; y <= y_last; ++y)
             for (int64_t x = x_first; x <= x_last; ++x) {
-                const int64_t block[3] = {x, y, layer};
-                if (reaches_block(frame, block, p)) lists[y * blocks + x].add(p, frame.canonical + 3 * i);
+                const int64_t first[3] = {x * kBlock, y * kBlock, layer * kBlock}, extent[3] = {kBlock, kBlock, kBlock};
+                if (frame.cells.reaches(first, extent, p)) lists[y * blocks + x].add(p, frame.canonical + 3 * i);
             }
     }
     for (int64_t y = 0; y < blocks; ++y)
@@ -142,17 +129,6 @@ void bounding_boxes(const T* posed, int64_t frames, int64_t points, T radius, T*
         }
 }
 
-template <typename T>
-void place_grid(SeedFrame<T>& frame, const T* box, T radius, int max_seeds) {
-    frame.settings.radius = radius;
-    frame.settings.max_seeds = max_seeds;
-    for (int a = 0; a < 3; ++a) {
-        frame.low[a] = box[a];
-        frame.cell[a] = (box[3 + a] - box[a]) / T(frame.resolution);
-        frame.settings.half_cell[a] = frame.cell[a] * T(0.5);
-    }
-}
-
 std::tuple<at::Tensor, at::Tensor, at::Tensor> build_seeds(
     const at::Tensor& posed, const at::Tensor& canonical, int64_t resolution, double radius, int64_t max_seeds) {
     const int64_t frames = posed.size(0), points = posed.size(1), n = resolution, cells = n * n * n;
@@ -172,10 +148,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> build_seeds(
             std::vector<CandidateList<T>> lists(layers * layers);
             for (int64_t task = begin; task < end; ++task) {
                 const int64_t b = task / layers;
-                SeedFrame<T> frame{p + b * points * 3, canonical.const_data_ptr<T>(), points, n};
-                place_grid(frame, box + 6 * b, T(radius), int(max_seeds));
-                frame.seeds = s + b * cells * max_seeds * 3;
-                frame.counts = c + b * cells;
+                const SeedFrame<T> frame{
+                    p + b * points * 3, canonical.const_data_ptr<T>(), points, n,
+                    gs_ir::make_seed_cells(box + 6 * b, n, T(radius), int(max_seeds)),
+                    s + b * cells * max_seeds * 3, c + b * cells};
                 fill_layer(frame, task % layers, lists);
             }
         });

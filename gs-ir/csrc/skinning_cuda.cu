@@ -5,43 +5,20 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
-#include <array>
-
 #include "cuda_launch.cuh"
 #include "cuda_vector.cuh"
-#include "gs_ir/skinning.h"
+#include "transform_volumes.cuh"
 
 namespace {
 
 constexpr int kChannels = gs_ir::kTransformSize;
-
-// The lattice is made on the device, where its box is.
-template <typename T>
-struct Volumes {
-    const T* box;
-    std::array<int64_t, 3> shape;
-    int64_t frames;
-    const int64_t* frame_index;
-
-    Volumes(const at::Tensor& volume, const at::Tensor& box, const at::Tensor& frame_index)
-        : box(box.const_data_ptr<T>()), shape{volume.size(1), volume.size(2), volume.size(3)}, frames(volume.size(0)),
-          frame_index(frame_index.const_data_ptr<int64_t>()) {}
-
-    __device__ gs_ir::Lattice<T> lattice() const { return gs_ir::make_lattice(box, shape.data()); }
-    // First number of the point's volume.
-    __device__ int64_t begin(int64_t point) const {
-        const int64_t frame = frame_index[point];
-        CUDA_KERNEL_ASSERT(frame >= 0 && frame < frames);
-        return frame * shape[0] * shape[1] * shape[2] * kChannels;
-    }
-};
 
 at::Tensor sample_transforms(
     const at::Tensor& points, const at::Tensor& any_volume, const at::Tensor& box, const at::Tensor& frame_index) {
     at::Tensor out = at::empty({points.size(0), 3, 4}, points.options());
     const at::Tensor volume = gs_ir::vector_aligned(any_volume);
     AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "sample_transforms", [&] {
-        const Volumes<scalar_t> volumes(volume, box, frame_index);
+        const gs_ir::TransformVolumes<scalar_t> volumes(volume, box, frame_index);
         const auto* p = points.const_data_ptr<scalar_t>();
         const auto* v = volume.const_data_ptr<scalar_t>();
         auto* o = out.mutable_data_ptr<scalar_t>();
@@ -60,7 +37,7 @@ at::Tensor sample_transforms_backward_points(
     at::Tensor out = at::empty_like(points);
     const at::Tensor grad = gs_ir::vector_aligned(any_grad), volume = gs_ir::vector_aligned(any_volume);
     AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "sample_transforms_backward_points", [&] {
-        const Volumes<scalar_t> volumes(volume, box, frame_index);
+        const gs_ir::TransformVolumes<scalar_t> volumes(volume, box, frame_index);
         const auto* g = grad.const_data_ptr<scalar_t>();
         const auto* p = points.const_data_ptr<scalar_t>();
         const auto* v = volume.const_data_ptr<scalar_t>();
@@ -82,7 +59,7 @@ at::Tensor sample_transforms_backward_volume(
     at::Tensor out = at::zeros_like(volume);
     const at::Tensor grad = gs_ir::vector_aligned(any_grad);
     AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "sample_transforms_backward_volume", [&] {
-        const Volumes<scalar_t> volumes(volume, box, frame_index);
+        const gs_ir::TransformVolumes<scalar_t> volumes(volume, box, frame_index);
         const auto* g = grad.const_data_ptr<scalar_t>();
         const auto* p = points.const_data_ptr<scalar_t>();
         auto* o = out.mutable_data_ptr<scalar_t>();

@@ -19,6 +19,41 @@ struct SeedSettings {
     static constexpr T kSheetStretch = T(2);   // canonical / posed distance that one surface sheet does not exceed
 };
 
+// Cells of one frame.
+template <typename T>
+struct SeedCells {
+    T low[3], cell[3];
+    SeedSettings<T> settings;
+
+    GS_IR_HD void centre(const int64_t* at, T* out) const {
+        for (int a = 0; a < 3; ++a) out[a] = low[a] + (T(at[a]) + T(0.5)) * cell[a];
+    }
+    // Whether `point` may be within the radius of a cell among `extent` from cell `first` on. The slack is for
+    // rounding: the exact test is made cell by cell.
+    GS_IR_HD bool reaches(const int64_t* first, const int64_t* extent, const T* point) const {
+        T squared = T(0);
+        for (int a = 0; a < 3; ++a) {
+            const T from = low[a] + T(first[a]) * cell[a], to = from + T(extent[a]) * cell[a];
+            const T outside = maximum(maximum(from - point[a], point[a] - to), T(0));
+            squared += outside * outside;
+        }
+        return squared <= settings.radius * settings.radius * T(1.001);
+    }
+};
+
+template <typename T>
+GS_IR_HD SeedCells<T> make_seed_cells(const T* box, int64_t resolution, T radius, int max_seeds) {
+    SeedCells<T> cells;
+    cells.settings.radius = radius;
+    cells.settings.max_seeds = max_seeds;
+    for (int a = 0; a < 3; ++a) {
+        cells.low[a] = box[a];
+        cells.cell[a] = (box[3 + a] - box[a]) / T(resolution);
+        cells.settings.half_cell[a] = cells.cell[a] * T(0.5);
+    }
+    return cells;
+}
+
 // Points that may seed a cell, as structure of arrays. `count` rounded up to kSeedLanes entries are readable; the
 // posed coordinates of the padding are infinite.
 template <typename T>
@@ -45,13 +80,19 @@ GS_IR_HD void seed_distances(
     }
 }
 
-// Makes the priority of candidates on the same surface sheet as seed `chosen` infinite.
 template <typename T>
-GS_IR_HD void drop_sheet(const SeedCandidates<T>& candidates, int64_t first, int64_t chosen, T* priority) {
+struct Seed {
+    T posed[3], canonical[3];
+};
+
+// Makes the priority of candidates on the same surface sheet as `seed` infinite.
+template <typename T>
+GS_IR_HD void drop_sheet(const SeedCandidates<T>& candidates, int64_t first, const Seed<T>& seed, T* priority) {
     constexpr T separation = SeedSettings<T>::kSeparation, stretch = SeedSettings<T>::kSheetStretch;
     const T *cx = candidates.canonical[0], *cy = candidates.canonical[1], *cz = candidates.canonical[2];
     const T *px = candidates.posed[0], *py = candidates.posed[1], *pz = candidates.posed[2];
-    const T c0 = cx[chosen], c1 = cy[chosen], c2 = cz[chosen], p0 = px[chosen], p1 = py[chosen], p2 = pz[chosen];
+    const T c0 = seed.canonical[0], c1 = seed.canonical[1], c2 = seed.canonical[2];
+    const T p0 = seed.posed[0], p1 = seed.posed[1], p2 = seed.posed[2];
 #pragma omp simd
     for (int lane = 0; lane < kSeedLanes; ++lane) {
         const int64_t i = first + lane;
@@ -71,24 +112,36 @@ GS_IR_HD T smallest_of(const T* priority) {
     return smallest;
 }
 
-// Seeds of the cell around `centre`: nearest first. Writes candidate numbers to chosen[max_seeds], returns how many.
+// Replaces seeds[found] by the candidate nearest to `centre` if that is nearer than `best` (its squared distance, made
+// smaller) and on no sheet of the first `found` seeds. The first of equally near candidates is taken.
+template <typename T>
+GS_IR_HD void improve_seed(const SeedCandidates<T>& candidates, const T* centre, const SeedSettings<T>& settings,
+                           Seed<T>* seeds, int found, T& best) {
+    int64_t nearest = -1;
+    for (int64_t first = 0; first < candidates.count; first += kSeedLanes) {
+        T priority[kSeedLanes];
+        seed_distances(candidates, first, centre, settings, priority);
+        for (int k = 0; k < found; ++k) drop_sheet(candidates, first, seeds[k], priority);
+        const T smallest = smallest_of(priority);
+        if (!(smallest < best)) continue;
+        best = smallest;
+        for (int lane = kSeedLanes - 1; lane >= 0; --lane)
+            if (priority[lane] == smallest) nearest = first + lane;
+    }
+    for (int a = 0; nearest >= 0 && a < 3; ++a) {
+        seeds[found].posed[a] = candidates.posed[a][nearest];
+        seeds[found].canonical[a] = candidates.canonical[a][nearest];
+    }
+}
+
+// Seeds of the cell around `centre`, nearest first: writes up to settings.max_seeds, returns how many.
 template <typename T>
 GS_IR_HD int choose_seeds(
-    const SeedCandidates<T>& candidates, const T* centre, const SeedSettings<T>& settings, int64_t* chosen) {
+    const SeedCandidates<T>& candidates, const T* centre, const SeedSettings<T>& settings, Seed<T>* seeds) {
     for (int found = 0; found < settings.max_seeds; ++found) {
         T best = std::numeric_limits<T>::infinity();
-        chosen[found] = -1;
-        for (int64_t first = 0; first < candidates.count; first += kSeedLanes) {
-            T priority[kSeedLanes];
-            seed_distances(candidates, first, centre, settings, priority);
-            for (int k = 0; k < found; ++k) drop_sheet(candidates, first, chosen[k], priority);
-            const T smallest = smallest_of(priority);
-            if (!(smallest < best)) continue;
-            best = smallest;
-            for (int lane = kSeedLanes - 1; lane >= 0; --lane)
-                if (priority[lane] == smallest) chosen[found] = first + lane;
-        }
-        if (chosen[found] < 0) return found;
+        improve_seed(candidates, centre, settings, seeds, found, best);
+        if (best == std::numeric_limits<T>::infinity()) return found;
     }
     return settings.max_seeds;
 }

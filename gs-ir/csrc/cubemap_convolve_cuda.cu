@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <type_traits>
 
 #include "cuda_launch.cuh"
@@ -137,9 +138,22 @@ Sources<T> layout(void* memory, int blocks) {
     return s;
 }
 
+// Texels [6, resolution, resolution, channels]; `factors` [6, resolution, resolution] scale them where given.
+template <typename T>
+struct Texels {
+    T* values;
+    const T* factors;
+    int resolution, channels;
+
+    __device__ int64_t index(Place p) const { return (int64_t(p.face) * resolution + p.row) * resolution + p.column; }
+    __device__ bool contains(Place p) const { return p.row < resolution && p.column < resolution; }
+    __device__ T factor(Place p) const { return factors ? factors[index(p)] : T(1); }
+};
+
 // Stores one texel; the first of a group or block stores that one's sphere and frame too.
 template <typename T>
-__device__ void store_source(const Sources<T>& sources, int slot, const T* values, int resolution, int channels) {
+__device__ void store_source(const Sources<T>& sources, int slot, const Texels<const T>& texels) {
+    const int resolution = texels.resolution;
     const int block = slot / (kGroups * kGroup), group = slot / kGroup % kGroups, k = slot % kGroup;
     const Place origin = square_place(block, kBlockEdge, resolution);
     const Place corner = {
@@ -148,15 +162,16 @@ __device__ void store_source(const Sources<T>& sources, int slot, const T* value
     const Quad<T> sphere = bounding_sphere<T>(origin, kBlockEdge, resolution);
     const Frame<T> frame = frame_around(origin.face, sphere);
     const Vec3<T> place = to_frame(frame, direction<T>(texel, resolution));
-    const bool inside = texel.row < resolution && texel.column < resolution;
-    const T* from = values + ((int64_t(texel.face) * resolution + texel.row) * resolution + texel.column) * channels;
-    T value[kMaxChannels];
-    for (int c = 0; c < kMaxChannels; ++c) value[c] = inside && c < channels ? from[c] : T(0);
+    T value[kMaxChannels] = {};
+    if (texels.contains(texel))
+        for (int c = 0; c < kMaxChannels; ++c)
+            if (c < texels.channels)
+                value[c] = texels.values[texels.index(texel) * texels.channels + c] * texels.factor(texel);
     sources.places[slot] = {place.x, place.y, -place.z, T(0)};
     sources.values[slot] = {value[0], value[1], value[2], value[3]};
     if (k == 0) {
         Quad<T> around = bounding_sphere<T>(corner, kEdge, resolution);
-        if (corner.row >= resolution || corner.column >= resolution) around.w = T(-100);  // empty: nothing touches it
+        if (!texels.contains(corner)) around.w = T(-100);  // empty: nothing touches it
         sources.groups[slot / kGroup] = around;
     }
     if (k == 0 && group == 0) sources.blocks[block] = {sphere, frame};
@@ -267,15 +282,15 @@ __device__ void gather_tile(
 
 template <typename T, int C, class Lobe>
 __global__ void __launch_bounds__(32 * kWarps, sizeof(T) == 4 ? 5 : 2) convolve_kernel(
-    Sources<T> sources, int resolution, int channels, int tiles, int shares, T reach, Lobe lobe, T* out) {
+    Sources<T> sources, Texels<T> out, int tiles, int shares, T reach, Lobe lobe) {
     __shared__ Quad<T> lines[kWarps][kGroup];
     __shared__ T partial[kWarps][kGroup][C];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.x * (kWarps / shares);
     const int tile = first + warp / shares;
     if (tile < tiles) {
         Gatherer<T, C> gatherer = {};
-        const Place place = square_place(tile, kEdge, resolution);
-        gather_tile(gatherer, sources, place, resolution, warp % shares, shares, reach, lobe, lines[warp]);
+        const Place place = square_place(tile, kEdge, out.resolution);
+        gather_tile(gatherer, sources, place, out.resolution, warp % shares, shares, reach, lobe, lines[warp]);
         gatherer.reduce();
         if (lane % kGroup == 0)
             for (int t = 0; t < kPerLane; ++t)
@@ -284,14 +299,13 @@ __global__ void __launch_bounds__(32 * kWarps, sizeof(T) == 4 ? 5 : 2) convolve_
     __syncthreads();
     const int mine = threadIdx.x / kGroup, k = threadIdx.x % kGroup;
     if (mine >= kWarps / shares || first + mine >= tiles) return;
-    const Place corner = square_place(first + mine, kEdge, resolution);
-    const int row = corner.row + k / kEdge, column = corner.column + k % kEdge;
-    if (row >= resolution || column >= resolution) return;
-    T* texel = out + ((int64_t(corner.face) * resolution + row) * resolution + column) * channels;
-    for (int c = 0; c < min(C, channels); ++c) {
+    const Place corner = square_place(first + mine, kEdge, out.resolution);
+    const Place texel = {corner.face, corner.row + k / kEdge, corner.column + k % kEdge};
+    if (!out.contains(texel)) return;
+    for (int c = 0; c < min(C, out.channels); ++c) {
         T sum = T(0);
         for (int w = mine * shares; w < (mine + 1) * shares; ++w) sum += partial[w][k][c];
-        texel[c] = sum;
+        out.values[out.index(texel) * out.channels + c] = sum * out.factor(texel);
     }
 }
 
@@ -301,45 +315,49 @@ int squares(int64_t resolution, int edge) {
 }
 
 template <typename T, int C, class Lobe>
-void launch(const Sources<T>& sources, at::Tensor& out, T reach, const Lobe& lobe) {
-    const int resolution = int(out.size(1)), tiles = squares(resolution, kEdge);
+void launch(const Sources<T>& sources, const Texels<T>& out, T reach, const Lobe& lobe) {
+    const int tiles = squares(out.resolution, kEdge);
     int shares = 1;
     while (shares < kWarps && tiles * int64_t(shares) < kEnoughWarps) shares *= 2;
     const int blocks = gs_ir::blocks_for(tiles, kWarps / shares);
     convolve_kernel<T, C><<<blocks, 32 * kWarps, 0, c10::cuda::getCurrentCUDAStream()>>>(
-        sources, resolution, int(out.size(3)), tiles, shares, reach, lobe, out.mutable_data_ptr<T>());
+        sources, out, tiles, shares, reach, lobe);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <typename T, int C>
-void convolve(const Sources<T>& sources, at::Tensor& out, double alpha, double min_cosine) {
+void convolve(const Sources<T>& sources, const Texels<T>& out, double alpha, double min_cosine) {
     const T reach = T(std::sqrt(2 * (1 - min_cosine)));
     if constexpr (std::is_same_v<T, float>)
         if (alpha <= kLargestNarrowAlpha) return launch<T, C>(sources, out, reach, NarrowLobe(alpha, min_cosine));
     launch<T, C>(sources, out, reach, WideLobe<T>(T(alpha), T(min_cosine)));
 }
 
-at::Tensor convolve_ggx(const at::Tensor& values, int64_t resolution, double alpha, double min_cosine) {
-    const int64_t channels = values.size(3), source_resolution = values.size(1);
+using Factors = std::optional<at::Tensor>;
+
+template <typename T>
+const T* data_or_null(const Factors& factors) { return factors ? factors->const_data_ptr<T>() : nullptr; }
+
+at::Tensor convolve_ggx(
+    const at::Tensor& values, int64_t resolution, double alpha, double min_cosine, const Factors& before,
+    const Factors& after) {
+    const int channels = int(values.size(3)), source_resolution = int(values.size(1));
     TORCH_CHECK(channels >= 1 && channels <= kMaxChannels, "convolve_ggx: 1 to 4 channels expected, found ", channels);
     const int blocks = squares(source_resolution, kBlockEdge);
     const c10::cuda::CUDAGuard guard(values.device());
     at::Tensor out = at::empty({6, resolution, resolution, channels}, values.options());
-    if (resolution == 0) return out;
     AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "convolve_ggx", [&] {
-        at::Tensor memory = at::empty({blocks * kBytesPerBlock<scalar_t>}, values.options().dtype(at::kByte));
-        const auto sources = layout<scalar_t>(memory.mutable_data_ptr(), blocks);
-        const auto* v = values.const_data_ptr<scalar_t>();
-        const int r = int(source_resolution), c = int(channels);
+        using T = scalar_t;
+        at::Tensor memory = at::empty({blocks * kBytesPerBlock<T>}, values.options().dtype(at::kByte));
+        const auto sources = layout<T>(memory.mutable_data_ptr(), blocks);
+        const Texels<const T> in = {
+            values.const_data_ptr<T>(), data_or_null<T>(before), source_resolution, channels};
         gs_ir::for_each(values, int64_t(blocks) * kGroups * kGroup, [=] __device__(int64_t slot) {
-            store_source(sources, int(slot), v, r, c);
+            store_source(sources, int(slot), in);
         });
-        if (channels == 1)
-            convolve<scalar_t, 1>(sources, out, alpha, min_cosine);
-        else if (channels <= 3)
-            convolve<scalar_t, 3>(sources, out, alpha, min_cosine);
-        else
-            convolve<scalar_t, 4>(sources, out, alpha, min_cosine);
+        const Texels<T> to = {out.mutable_data_ptr<T>(), data_or_null<T>(after), int(resolution), channels};
+        auto* by_channels = channels == 1 ? convolve<T, 1> : channels <= 3 ? convolve<T, 3> : convolve<T, 4>;
+        by_channels(sources, to, alpha, min_cosine);
     });
     return out;
 }

@@ -2,12 +2,14 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "gs_ir/cubemap.h"
@@ -227,7 +229,12 @@ void convolve(const T* values, int64_t source_resolution, int64_t resolution, T 
     });
 }
 
-at::Tensor convolve_ggx(const at::Tensor& values, int64_t resolution, double alpha, double min_cosine) {
+using Factors = std::optional<at::Tensor>;
+
+at::Tensor convolve_ggx(
+    const at::Tensor& unscaled, int64_t resolution, double alpha, double min_cosine, const Factors& before,
+    const Factors& after) {
+    const at::Tensor values = before ? unscaled.mul(*before) : unscaled;
     const int64_t channels = values.size(3);
     TORCH_CHECK(channels >= 1 && channels <= kMaxChannels, "convolve_ggx: 1 to 4 channels expected, found ", channels);
     at::Tensor out = at::empty({6, resolution, resolution, channels}, values.options());
@@ -238,7 +245,7 @@ at::Tensor convolve_ggx(const at::Tensor& values, int64_t resolution, double alp
             values.const_data_ptr<scalar_t>(), values.size(1), resolution, scalar_t(alpha), scalar_t(min_cosine),
             out.mutable_data_ptr<scalar_t>());
     });
-    return out;
+    return after ? out.mul_(*after) : out;
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gs_ir._library import define, define_backward
-from gs_ir.equirect import direction_to_uv, sample_equirect, shrink
+from gs_ir.equirect import shrink
 from gs_ir.reference import cubemap as reference
 from gs_ir.reference.spherical_harmonics import basis
 
@@ -21,6 +21,8 @@ LOBE_FRACTION = 0.995
 SMALLEST_LEVEL = 16
 FINE_ROUGHNESS = (0.08, 0.185, 0.29, 0.395, 0.5)
 COARSE_ROUGHNESS = (0.65, 0.8, 1.0)
+IRRADIANCE_RESOLUTION = 64
+"""Texels along an edge of the level that is projected onto harmonics: their quadrature is exact to 1e-4 there."""
 IRRADIANCE_FACTORS = (1.0, 2 / 3, 2 / 3, 2 / 3, 0.25, 0.25, 0.25, 0.25, 0.25)
 
 define(
@@ -41,8 +43,18 @@ define(
 )
 define(
     "convolve_ggx",
-    "(Tensor values, int resolution, float alpha, float min_cosine) -> Tensor",
+    "(Tensor values, int resolution, float alpha, float min_cosine, Tensor? before=None, Tensor? after=None) -> Tensor",
     reference.convolve_ggx,
+)
+define("shrink_equirect", "(Tensor image, int factor) -> Tensor", shrink)
+define_backward("shrink_equirect_backward", "(Tensor grad, Tensor image, int factor) -> Tensor", shrink)
+define(
+    "resample_equirect", "(Tensor image, Tensor solid_angles, int resolution) -> Tensor", reference.resample_equirect
+)
+define_backward(
+    "resample_equirect_backward",
+    "(Tensor grad, Tensor image, Tensor solid_angles, int resolution) -> (Tensor, Tensor)",
+    reference.resample_equirect,
 )
 
 
@@ -52,8 +64,18 @@ def _(texels, resolutions, directions, lod) -> Tensor:
 
 
 @torch.library.register_fake("gs_ir::convolve_ggx")
-def _(values, resolution, alpha, min_cosine) -> Tensor:
+def _(values, resolution, alpha, min_cosine, before=None, after=None) -> Tensor:
     return values.new_empty(6, resolution, resolution, values.shape[-1])
+
+
+@torch.library.register_fake("gs_ir::shrink_equirect")
+def _(image, factor) -> Tensor:
+    return image.new_empty(image.shape[0] // factor, image.shape[1] // factor, 3)
+
+
+@torch.library.register_fake("gs_ir::resample_equirect")
+def _(image, solid_angles, resolution) -> Tensor:
+    return image.new_empty(6, resolution, resolution, 3)
 
 
 def _save_sample(ctx, inputs, output) -> None:
@@ -69,18 +91,41 @@ def _backward_sample(ctx, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
 
 
 def _save_convolve(ctx, inputs, output) -> None:
-    values, _, ctx.alpha, ctx.min_cosine = inputs
+    values, _, ctx.alpha, ctx.min_cosine, before, after = inputs
     ctx.resolution = values.shape[1]
+    ctx.save_for_backward(before, after)
 
 
-def _backward_convolve(ctx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+def _backward_convolve(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
     # The weight depends on the angle between two texels only, so the transposed operator is the operator itself.
-    grad_values = torch.ops.gs_ir.convolve_ggx(grad.contiguous(), ctx.resolution, ctx.alpha, ctx.min_cosine)
-    return grad_values, None, None, None
+    before, after = ctx.saved_tensors
+    convolve = torch.ops.gs_ir.convolve_ggx
+    return convolve(grad.contiguous(), ctx.resolution, ctx.alpha, ctx.min_cosine, after, before), *[None] * 5
+
+
+def _save_shrink(ctx, inputs, output) -> None:
+    image, ctx.factor = inputs
+    ctx.save_for_backward(image)
+
+
+def _backward_shrink(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    return torch.ops.gs_ir.shrink_equirect_backward(grad.contiguous(), *ctx.saved_tensors, ctx.factor), None
+
+
+def _save_resample(ctx, inputs, output) -> None:
+    image, solid_angles, ctx.resolution = inputs
+    ctx.save_for_backward(image, solid_angles)
+
+
+def _backward_resample(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    backward = torch.ops.gs_ir.resample_equirect_backward
+    return backward(grad.contiguous(), *ctx.saved_tensors, ctx.resolution)[0], None, None
 
 
 torch.library.register_autograd("gs_ir::sample_cubemap", _backward_sample, setup_context=_save_sample)
 torch.library.register_autograd("gs_ir::convolve_ggx", _backward_convolve, setup_context=_save_convolve)
+torch.library.register_autograd("gs_ir::shrink_equirect", _backward_shrink, setup_context=_save_shrink)
+torch.library.register_autograd("gs_ir::resample_equirect", _backward_resample, setup_context=_save_resample)
 
 
 @dataclass(frozen=True)
@@ -108,7 +153,8 @@ class PrefilteredLight:
     def rotated(self, angle: float) -> "PrefilteredLight":
         """The same light turned by ``angle`` radians about world +y (+z moves to +x); nothing is filtered again."""
         cosine, sine = cos(angle), sin(angle)
-        turn = self.irradiance_sh.new_tensor([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
+        still, along, across = _turn_parts(self.irradiance_sh.dtype, self.irradiance_sh.device)
+        turn = torch.add(still, along, alpha=cosine).add(across, alpha=sine)
         return replace(self, light_from_world=turn if self.light_from_world is None else self.light_from_world @ turn)
 
     def bordered(self) -> Tensor:
@@ -123,7 +169,7 @@ class PrefilteredLight:
 
     def lod(self, roughness: Tensor) -> Tensor:
         """Level of detail [...] whose interpolated roughness is ``roughness`` [...]; clamped to the levels."""
-        knots = roughness.new_tensor(self.roughness)
+        knots = _constant(tuple(self.roughness), roughness.dtype, roughness.device)
         clamped = roughness.clamp(self.roughness[0], self.roughness[-1])
         lower = (torch.searchsorted(knots, clamped.detach().contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
         return lower + (clamped - knots[lower]) / (knots[lower + 1] - knots[lower])
@@ -162,16 +208,18 @@ def equirect_to_cubemap(image: Tensor, resolution: int, samples: int = 4) -> Ten
 
     Returns:
         [6, R, R, 3]; differentiable in ``image``.
+
+    Raises:
+        ValueError: the image is not [H, W, 3].
     """
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"equirect_to_cubemap: an image [H, W, 3] expected, found {tuple(image.shape)}")
     factor = max(1, image.shape[1] // (4 * resolution))
     while image.shape[0] % factor or image.shape[1] % factor:
         factor -= 1
-    image = shrink(image, factor) if factor > 1 else image
-    fine = texel_directions(resolution * samples, dtype=image.dtype, device=image.device)
-    radiance = sample_equirect(image, direction_to_uv(fine))
-    weights = texel_solid_angles(resolution * samples, dtype=image.dtype, device=image.device)[..., None]
-    blocks = (6, resolution, samples, resolution, samples, -1)
-    return (radiance * weights).reshape(blocks).sum((2, 4)) / weights.expand(6, -1, -1, 1).reshape(blocks).sum((2, 4))
+    image = torch.ops.gs_ir.shrink_equirect(image.contiguous(), factor) if factor > 1 else image.contiguous()
+    weights = _solid_angles(resolution * samples, image.dtype, image.device)
+    return torch.ops.gs_ir.resample_equirect(image, weights, resolution)
 
 
 def default_levels(resolution: int) -> list[tuple[int, float]]:
@@ -220,12 +268,9 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
     levels = default_levels(resolution) if levels is None else levels
     if levels[-1][1] != 1.0:
         raise ValueError(f"prefilter: the last level must have roughness 1, found {levels[-1][1]}")
-    pyramid = {resolution: cubemap}
-    while resolution > SMALLEST_LEVEL:
-        pyramid[resolution // 2] = reference.parent_level(pyramid[resolution])
-        resolution //= 2
+    pyramid = {resolution: cubemap.contiguous()}
     mips = [_filter_level(pyramid, target, roughness) for target, roughness in levels]
-    return PrefilteredLight(mips, [roughness for _, roughness in levels], _irradiance(cubemap))
+    return PrefilteredLight(mips, [roughness for _, roughness in levels], _irradiance(pyramid))
 
 
 def sample_cubemap(mips: list[Tensor], directions: Tensor, lod: Tensor) -> Tensor:
@@ -263,30 +308,75 @@ def _min_cosine(alpha: float) -> float:
 
 
 def _filter_level(pyramid: dict[int, Tensor], target: int, roughness: float) -> Tensor:
-    source = pyramid[max(SMALLEST_LEVEL, min(max(pyramid), _resolution_of_lobe(roughness)))]
+    source = _pyramid_level(pyramid, max(SMALLEST_LEVEL, _resolution_of_lobe(roughness)))
+    key = (source.shape[1], source.dtype, source.device)
     alpha = roughness**2
-    weights = texel_solid_angles(source.shape[1], dtype=source.dtype, device=source.device)[..., None]
-    sums = torch.ops.gs_ir.convolve_ggx((source * weights).contiguous(), target, alpha, _min_cosine(alpha))
-    return sums / _lobe_sum(source.shape[1], target, alpha, source.dtype, source.device)
+    scale = _inverse_lobe_sum(target, alpha, *key)
+    return torch.ops.gs_ir.convolve_ggx(source, target, alpha, _min_cosine(alpha), _cube_solid_angles(*key), scale)
+
+
+def _pyramid_level(pyramid: dict[int, Tensor], resolution: int) -> Tensor:
+    """The level of ``resolution``, or the finest; missing ones are added to ``pyramid``, whose smallest key descends.
+
+    A GPU so starts on the costly finest level before the coarse ones are made.
+    """
+    while min(pyramid) > resolution:
+        finest = min(pyramid)
+        pyramid[finest // 2] = reference.parent_level(pyramid[finest])
+    return pyramid[min(resolution, max(pyramid))]
+
+
+# Constants below are kept for each device: making them anew would copy from the host, which waits for the device.
+# They are no inference tensors even where first needed in inference mode, because training may need them later.
+
+
+@lru_cache(maxsize=32)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _turn_parts(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices [3, 3] that 1, the cosine and the sine contribute to the inverse of a turn about +y."""
+    with torch.inference_mode(False):
+        still = torch.tensor([[0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=dtype, device=device)
+        along = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 0, 1]], dtype=dtype, device=device)
+        across = torch.tensor([[0, 0, -1], [0, 0, 0], [1, 0, 0]], dtype=dtype, device=device)
+    return still, along, across
+
+
+@lru_cache(maxsize=32)
+def _solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return texel_solid_angles(resolution, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _cube_solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[6, R, R, 1]"""
+    with torch.inference_mode(False):
+        return _solid_angles(resolution, dtype, device).expand(6, resolution, resolution)[..., None].contiguous()
 
 
 @lru_cache(maxsize=64)
-def _lobe_sum(source: int, target: int, alpha: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Sum of the weights [6, R, R, 1] of each texel."""
-    weights = texel_solid_angles(source, dtype=dtype, device=device)
-    weights = weights.expand(6, source, source)[..., None].contiguous()
-    return torch.ops.gs_ir.convolve_ggx(weights, target, alpha, _min_cosine(alpha))
+def _inverse_lobe_sum(target: int, alpha: float, source: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 / sum of the weights, [6, R, R, 1], of each texel."""
+    with torch.inference_mode(False):
+        weights = _cube_solid_angles(source, dtype, device)
+        return torch.ops.gs_ir.convolve_ggx(weights, target, alpha, _min_cosine(alpha)).reciprocal()
 
 
 @lru_cache(maxsize=8)
 def _irradiance_projection(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix [9, 6 R R] from texels to coefficients of irradiance / pi."""
-    directions = texel_directions(resolution, dtype=torch.float64, device=device).reshape(-1, 3)
-    weights = texel_solid_angles(resolution, dtype=torch.float64, device=device)
-    weights = weights.expand(6, resolution, resolution).reshape(-1, 1)
-    factors = weights.new_tensor(IRRADIANCE_FACTORS)
-    return (basis(directions, 2) * weights * factors).T.to(dtype).contiguous()
+    with torch.inference_mode(False):
+        directions = texel_directions(resolution, dtype=torch.float64, device=device).reshape(-1, 3)
+        weights = _cube_solid_angles(resolution, torch.float64, device).reshape(-1, 1)
+        factors = weights.new_tensor(IRRADIANCE_FACTORS)
+        return (basis(directions, 2) * weights * factors).T.to(dtype).contiguous()
 
 
-def _irradiance(cubemap: Tensor) -> Tensor:
-    return _irradiance_projection(cubemap.shape[1], cubemap.dtype, cubemap.device) @ cubemap.reshape(-1, 3)
+def _irradiance(pyramid: dict[int, Tensor]) -> Tensor:
+    texels = _pyramid_level(pyramid, IRRADIANCE_RESOLUTION)
+    return _irradiance_projection(texels.shape[1], texels.dtype, texels.device) @ texels.reshape(-1, 3)

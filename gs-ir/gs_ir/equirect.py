@@ -47,9 +47,9 @@ def sample_equirect(image: Tensor, uv: Tensor) -> Tensor:
     opposite = width // 2
     tall = torch.cat([image[:1].roll(opposite, 1), image, image[-1:].roll(opposite, 1)], 0)
     padded = torch.cat([tall[:, -1:], tall, tall[:, :1]], 1)
-    size = uv.new_tensor([width, height])
-    grid = 2 * (uv * size + 1) / (size + 2) - 1
-    flat = grid.reshape(1, 1, -1, 2)
+    # Sizes as numbers: a tensor of them would be copied to the device, and the copy waits for it.
+    x, y = (2 * (uv[..., i] * size + 1) / (size + 2) - 1 for i, size in enumerate((width, height)))
+    flat = torch.stack([x, y], -1).reshape(1, 1, -1, 2)
     sampled = grid_sample(padded.permute(2, 0, 1)[None], flat, padding_mode="border", align_corners=False)
     return sampled.reshape(channels, -1).T.reshape(*uv.shape[:-1], channels)
 

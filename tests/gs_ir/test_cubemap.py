@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from gs_ir import cubemap
 from gs_ir.cubemap import equirect_to_cubemap, prefilter, sample_cubemap, texel_directions, texel_solid_angles
-from gs_ir.equirect import row_solid_angles
+from gs_ir.equirect import row_solid_angles, shrink
 from gs_ir.reference import cubemap as reference
 from gs_ir.reference.spherical_harmonics import basis
 
@@ -174,6 +174,37 @@ def test_a_small_sun_keeps_its_energy(width: int) -> None:
         area = row_solid_angles(width // 2, width, image)[row]
         found = (equirect_to_cubemap(image, 16) * texel_solid_angles(16, dtype=F64)[..., None]).sum((0, 1, 2))
         torch.testing.assert_close(found, (1000 * area).expand(3), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "resolution", "samples"), [(8, 16, 4, 3), (5, 7, 3, 1), (1, 1, 2, 2)])
+def test_resampling_equals_reference(height: int, width: int, resolution: int, samples: int) -> None:
+    """Fails when the seam, a pole or a weight differs. In float32 against the reference in float64, whose own arcsine
+    loses half of the digits near the poles.
+    """
+    image = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(10), dtype=F64).requires_grad_()
+    weights = texel_solid_angles(resolution * samples, dtype=F64)
+    expected = reference.resample_equirect(image, weights, resolution)
+    found = torch.ops.gs_ir.resample_equirect(image, weights, resolution)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(x.square().sum(), image)[0] for x in (found, expected)))
+    single = torch.ops.gs_ir.resample_equirect(image.detach().float(), weights.float(), resolution)
+    torch.testing.assert_close(single.double(), expected.detach(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_shrinking_equals_reference(dtype: torch.dtype, factor: int) -> None:
+    """Fails when a row has the wrong solid angle or a block begins elsewhere."""
+    image = torch.rand(12, 30, 3, generator=torch.Generator().manual_seed(11), dtype=dtype).requires_grad_()
+    expected, found = shrink(image, factor), torch.ops.gs_ir.shrink_equirect(image, factor)
+    torch.testing.assert_close(found, expected, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=0)
+    torch.testing.assert_close(*(torch.autograd.grad(x.square().sum(), image)[0] for x in (found, expected)))
+
+
+def test_images_of_other_shapes_are_rejected() -> None:
+    """Fails when a picture with alpha is read as rgb."""
+    with pytest.raises(ValueError, match="expected"):
+        equirect_to_cubemap(torch.zeros(8, 16, 4), 4)
 
 
 # ---- Prefilter -------------------------------------------------------------------------------------------------------

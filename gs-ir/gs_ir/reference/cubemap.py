@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from gs_ir.equirect import direction_to_uv, sample_equirect
+
 # Face f looks along +x, -x, +y, -y, +z, -z. Columns of each matrix: what s, t and 1 contribute to the direction.
 FACE_FRAMES = (
     ((0, 0, 1), (0, -1, 0), (-1, 0, 0)),
@@ -133,19 +135,47 @@ def lobe_weight(cosine: Tensor, alpha: float, min_cosine: float) -> Tensor:
     return torch.where(cosine >= min_cosine, cosine / (spread * spread), 0)
 
 
-def convolve_ggx(values: Tensor, resolution: int, alpha: float, min_cosine: float) -> Tensor:
-    """Weighted sums [6, R, R, C] of ``values`` [6, r, r, C] around each texel of a cube map of ``resolution``."""
+def convolve_ggx(
+    values: Tensor,
+    resolution: int,
+    alpha: float,
+    min_cosine: float,
+    before: Tensor | None = None,
+    after: Tensor | None = None,
+) -> Tensor:
+    """Weighted sums [6, R, R, C] of ``values`` [6, r, r, C] around each texel of a cube map of ``resolution``.
+
+    ``before`` [6, r, r, 1] scales the values, ``after`` [6, R, R, 1] the sums.
+    """
+    values = values if before is None else values * before
     source = texel_directions(values.shape[1], values.dtype, values.device).reshape(-1, 3)
     target = texel_directions(resolution, values.dtype, values.device).reshape(-1, 3)
     flat = values.reshape(source.shape[0], -1)
     sums = [lobe_weight(chunk @ source.T, alpha, min_cosine) @ flat for chunk in target.split(OUTPUTS_PER_CHUNK)]
-    return torch.cat(sums).reshape(6, resolution, resolution, values.shape[-1])
+    convolved = torch.cat(sums).reshape(6, resolution, resolution, values.shape[-1])
+    return convolved if after is None else convolved * after
 
 
 def parent_level(texels: Tensor) -> Tensor:
     """The level of half the resolution [6, R/2, R/2, C]; the mean is weighted by solid angle, so energy is kept."""
     faces, resolution, _, channels = texels.shape
-    weights = texel_solid_angles(resolution, texels.dtype, texels.device)
-    half = resolution // 2
-    blocks = (texels * weights[..., None]).reshape(faces, half, 2, half, 2, channels).sum((2, 4))
-    return blocks / weights.reshape(half, 2, half, 2).sum((1, 3))[..., None]
+    weights = _parent_weights(resolution, texels.dtype, texels.device)
+    return (texels * weights).reshape(faces, resolution // 2, 2, resolution // 2, 2, channels).sum((2, 4))
+
+
+@lru_cache(maxsize=32)
+def _parent_weights(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Share [R, R, 1] of each texel in its parent."""
+    with torch.inference_mode(False):
+        weights = texel_solid_angles(resolution, torch.float64, device).reshape(resolution // 2, 2, resolution // 2, 2)
+        return (weights / weights.sum((1, 3), keepdim=True)).reshape(resolution, resolution, 1).to(dtype)
+
+
+def resample_equirect(image: Tensor, solid_angles: Tensor, resolution: int) -> Tensor:
+    """Means [6, R, R, 3] of bilinear lookups into ``image`` [H, W, 3], one for each of ``solid_angles`` [R n, R n]."""
+    fine = texel_directions(solid_angles.shape[0], image.dtype, image.device)
+    radiance = sample_equirect(image, direction_to_uv(fine))
+    weights = solid_angles[..., None].expand(6, -1, -1, 1)
+    samples = solid_angles.shape[0] // resolution
+    blocks = (6, resolution, samples, resolution, samples, -1)
+    return (radiance * weights).reshape(blocks).sum((2, 4)) / weights.reshape(blocks).sum((2, 4))

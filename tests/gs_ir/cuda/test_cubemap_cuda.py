@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from gs_ir import cubemap
+from gs_ir.equirect import shrink
 from gs_ir.reference import cubemap as reference
 from tests.gs_ir.cuda.agreement import assert_agree
 
@@ -84,6 +85,50 @@ def test_convolution_of_a_fine_cubemap_is_deterministic() -> None:
     first, second = (torch.ops.gs_ir.convolve_ggx(values.cuda(), *arguments) for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(first.cpu(), torch.ops.gs_ir.convolve_ggx(values, *arguments), rtol=1e-3, atol=0)
+
+
+@DTYPES
+@pytest.mark.parametrize(("height", "width", "resolution", "samples"), [(64, 128, 19, 4), (5, 7, 3, 1), (1, 1, 2, 2)])
+def test_resampling(dtype: torch.dtype, height: int, width: int, resolution: int, samples: int) -> None:
+    """Fails when the seam, a pole or a weight differs from the CPU's; expected at most 5e-5 in float32."""
+    image = torch.rand(height, width, 3, generator=torch.Generator().manual_seed(2), dtype=F64).to(dtype)
+    weights = cubemap.texel_solid_angles(resolution * samples, dtype=dtype)
+    resample = torch.ops.gs_ir.resample_equirect
+    tolerance = 5e-4 if dtype == torch.float32 else 1e-9  # of places in the image, hence of noise
+    reference_or_none = reference.resample_equirect if dtype == F64 else None
+    assert_agree(resample, (image, weights, resolution), reference=reference_or_none, rtol=tolerance, atol=tolerance)
+    if dtype == F64:  # the reference's arcsine in float32 loses half of the digits at the poles
+        assert_agree(resample, (image.requires_grad_(), weights, resolution), rtol=tolerance, atol=tolerance)
+
+
+@DTYPES
+@pytest.mark.parametrize("factor", [1, 2, 6])
+def test_shrinking(dtype: torch.dtype, factor: int) -> None:
+    """Fails when a row has the wrong solid angle or a block begins elsewhere; expected at most 3e-7 in float32."""
+    image = torch.rand(12, 300, 3, generator=torch.Generator().manual_seed(3), dtype=F64).to(dtype).requires_grad_()
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    assert_agree(torch.ops.gs_ir.shrink_equirect, (image, factor), reference=shrink, rtol=tolerance, atol=tolerance)
+
+
+def test_a_prepared_light_waits_for_nothing() -> None:
+    """Fails when preparing or looking up a light copies from the host or reads back, once its constants are there."""
+    image = torch.rand(256, 512, 3, generator=torch.Generator().manual_seed(4)).cuda()
+    d = torch.randn(100, 3, generator=torch.Generator().manual_seed(5)).cuda()
+    roughness = torch.linspace(0, 1, 100).cuda()
+
+    def use() -> None:
+        light = cubemap.prefilter(cubemap.equirect_to_cubemap(image, 32)).rotated(0.5)
+        light.irradiance(d)
+        light.radiance(d, roughness)
+        light.bordered()
+
+    use()
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        use()
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.parametrize("resolution", [16, 64])

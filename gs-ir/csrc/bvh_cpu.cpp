@@ -1,4 +1,4 @@
-// CPU loops of gs_ir/bvh.h: queries and refitting. The builder is bvh_build_cpu.cpp.
+// CPU loops of gs_ir/bvh.h and gs_ir/bvh_refit.h: queries and refitting. The builder is bvh_build_cpu.cpp.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "gs_ir/bvh.h"
+#include "gs_ir/bvh_refit.h"
 
 namespace {
 

@@ -1,11 +1,11 @@
-// CUDA loops of gs_ir/bvh.h: one thread a ray or point. Trees are built on the host, once per mesh.
+// CUDA loops of gs_ir/bvh.h and gs_ir/bvh_refit.h: one thread a ray or point. Trees are built on the host.
 #include <ATen/Dispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "cuda_launch.cuh"
-#include "gs_ir/bvh.h"
+#include "gs_ir/bvh_refit.h"
 
 namespace {
 

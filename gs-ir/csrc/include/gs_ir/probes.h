@@ -89,29 +89,28 @@ GS_IR_HD T probe_share(ProbeRule rule, Vec3<T> towards, Vec3<T> normal, bool ins
 // Interpolated visibility; returns the sum of the weights.
 template <typename T, typename Load>
 GS_IR_HD T interpolate(
-    const Probes<T, Load>& probes, int64_t part, const LatticePoint<T>& p, Vec3<T> normal, const T (&basis)[kHarmonics],
-    ProbeRule rule, T& visible) {
+    const Probes<T, Load>& probes, int64_t part, const LatticePoint<T>& p, Vec3<T> normal, ProbeRule rule, T& visible) {
     const int32_t width = int32_t(probes.shapes[3 * part]), height = int32_t(probes.shapes[3 * part + 1]);
-    const int64_t first = probes.offsets[part];
+    const int64_t first = probes.offsets[part] + (p.lower[2] * height + p.lower[1]) * width + p.lower[0];
     T sum[kHarmonics] = {}, total = T(0);
     for (int corner = 0; corner < 8; ++corner) {
         const int32_t step[3] = {corner & 1, corner >> 1 & 1, corner >> 2};
-        T weight = T(1), offset[3];
+        T weight = T(1), offset[3];  // in lattice units
         for (int a = 0; a < 3; ++a) {
             weight *= step[a] ? p.fraction[a] : T(1) - p.fraction[a];
-            offset[a] = T(p.lower[a] + step[a]) - p.inside[a];
+            offset[a] = T(step[a]) - p.fraction[a];
         }
         if (weight <= T(0)) continue;
-        const int32_t line = (p.lower[2] + step[2]) * height + p.lower[1] + step[1];
         T coefficients[kHarmonics];
-        probes.load(first + line * width + p.lower[0] + step[0], coefficients);
+        probes.load(first + (step[2] * height + step[1]) * width + step[0], coefficients);
         const bool inside = coefficients[0] < T(0);
         coefficients[0] = std::abs(coefficients[0]);
         weight *= probe_share(rule, {offset[0], offset[1], offset[2]}, normal, inside);
         for (int k = 0; k < kHarmonics; ++k) sum[k] += weight * coefficients[k];
         total += weight;
     }
-    T value = T(0);
+    T basis[kHarmonics], value = T(0);
+    harmonics(normal, basis);
     for (int k = 0; k < kHarmonics; ++k) value += sum[k] * basis[k];
     visible = clamp(value / maximum(total, T(kMinWeight)), T(0), T(1));
     return total;
@@ -123,11 +122,11 @@ GS_IR_HD T
 part_visibility(const Probes<T, Load>& probes, int64_t part, Vec3<T> point, Vec3<T> normal, ProbeRule rule) {
     const int64_t* shape = probes.shapes + 3 * part;
     const LatticePoint<T> p = lattice_point(point, probes.origins + 3 * part, shape, probes.cell);
-    T basis[kHarmonics], visible;
-    harmonics(normal, basis);
-    if (interpolate(probes, part, p, normal, basis, rule, visible) <= T(kMinWeight))
-        interpolate(probes, part, p, normal, basis, ProbeRule::kAll, visible);
-    return T(1) - (T(1) - visible) * fade(p, shape);
+    const T left = fade(p, shape);
+    T visible;
+    if (interpolate(probes, part, p, normal, rule, visible) <= T(kMinWeight))
+        interpolate(probes, part, p, normal, ProbeRule::kAll, visible);
+    return T(1) - (T(1) - visible) * left;
 }
 
 template <typename T, typename Load>

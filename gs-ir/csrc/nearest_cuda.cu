@@ -14,7 +14,7 @@
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kMortonBits = 10;  // an axis
+constexpr int kMortonBits = 10;     // an axis
 constexpr int64_t kTopNodes = 512;  // levels up to this wide are merged by one block
 
 // Two empty bits between the ten of x.
@@ -142,9 +142,9 @@ void run_queries(
     T* d = distances.mutable_data_ptr<T>();
     int64_t* idx = indices.mutable_data_ptr<int64_t>();
     gs_ir::for_each<kThreads>(query, query.size(0), [=] __device__(int64_t i) {
-        const T at[3] = {q[3 * i], q[3 * i + 1], q[3 * i + 2]};
+        const T position[3] = {q[3 * i], q[3 * i + 1], q[3 * i + 2]};
         gs_ir::FixedNeighbourList<T, kCapacity> best;
-        gs_ir::nearest_query(tree, at, std::numeric_limits<T>::infinity(), best);
+        gs_ir::nearest_query(tree, position, std::numeric_limits<T>::infinity(), best);
 #pragma unroll
         for (int n = 0; n < kCapacity; ++n) {
             if (n >= k) break;

@@ -15,6 +15,7 @@ constexpr int kBucket = 8;
 constexpr int kMaxNeighbours = 32;
 constexpr int kTreeStack = 32;  // 2^31 points are 28 levels of buckets
 
+// On a GPU boxes and buckets start at multiples of 16 bytes.
 template <typename T>
 struct PointTree {
     const T* boxes;          // [2 L, 6] low x y z, high x y z of each node
@@ -23,11 +24,12 @@ struct PointTree {
     int64_t leaves;
 };
 
-template <typename T>
-GS_IR_HD T squared_distance_to_box(const T* box, const T* q) {
+// Box: box[first] to box[first + 5] are low x y z and high x y z.
+template <typename T, typename Box>
+GS_IR_HD T squared_distance_to_box(const Box& box, int first, const T* q) {
     T sum = T(0);
     for (int a = 0; a < 3; ++a) {
-        const T outside = maximum(maximum(box[a] - q[a], q[a] - box[3 + a]), T(0));
+        const T outside = greater(greater(box[first + a] - q[a], q[a] - box[first + 3 + a]), T(0));
         sum += outside * outside;
     }
     return sum;
@@ -106,13 +108,13 @@ GS_IR_HD void nearest_query(const PointTree<T>& tree, const T* q, T limit, List&
     best.clear(limit);
     if (!(std::abs(q[0] + q[1] + q[2]) <= std::numeric_limits<T>::max())) return;  // near nothing
     int32_t node = 1;
-    T distance = squared_distance_to_box(tree.boxes + 6, q);
+    T distance = squared_distance_to_box(tree.boxes, 6, q);
     while (true) {
         if (distance < best.worst()) {
             if (node < tree.leaves) {
                 const int32_t left = 2 * node;
-                const T to_left = squared_distance_to_box(tree.boxes + 6 * int64_t(left), q);
-                const T to_right = squared_distance_to_box(tree.boxes + 6 * int64_t(left) + 6, q);
+                const auto boxes = row<12>(tree.boxes + 6 * int64_t(left));  // of both children
+                const T to_left = squared_distance_to_box(boxes, 0, q), to_right = squared_distance_to_box(boxes, 6, q);
                 const bool left_first = to_left <= to_right;
                 stack[top] = left_first ? left + 1 : left;
                 stack_distance[top++] = left_first ? to_right : to_left;

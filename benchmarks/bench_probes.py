@@ -1,12 +1,14 @@
 """Occlusion probes of the embedded subject, and the ray queries behind them: ``python -m benchmarks.bench_probes``.
 
-``bake``: nine parts of the canonical body at the default settings, from the mesh in host memory to probes there.
+``bake``: nine parts of the canonical body at the default settings, from a mesh in host memory to probes on the device.
 ``probe_query``: the product over nine parts at the points of the anchor workload. ``any_hit_*``: rays at the body
-subdivided to 50k triangles; rays a second are points / median.
+subdivided to 50k triangles; rays a second are points / median. ``refit``: that tree around moved vertices.
+``nearest_*``: neighbours of the anchor workload's points among the body's vertices and among themselves.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from body_models import load_body
 from body_models.canonical import CanonicalBody
 from body_models.parts import PART_NAMES, part_of_points
 from data import embedded
-from gs_ir.bvh import any_hit, build_bvh
+from gs_ir.bvh import TriangleBvh, any_hit, build_bvh, refit_bvh
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes
 from workflows.bake_occlusion import bake_mesh
@@ -81,9 +83,8 @@ def hemisphere_rays(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return corners.mean(1).repeat_interleave(RAYS_PER_POINT, 0), above
 
 
-def rows(device: str, repeats: int) -> list[Row]:
-    """All cases."""
-    body = CanonicalBody(load_body("embedded", embedded.GENDER).to(device), torch.zeros(10))
+def probe_rows(body: CanonicalBody, repeats: int) -> list[Row]:
+    """Bake and query."""
     mesh = body.vertices.cpu(), body.faces.cpu()
 
     def bake() -> ProbeVolumes:
@@ -92,22 +93,36 @@ def rows(device: str, repeats: int) -> list[Row]:
     volumes = bake()
     method = f"{BAKES} bakes after 1; {len(mesh[1])} triangles, {len(volumes.coefficients)} probes, 256 rays each"
     measured = [make_row("bake", measure(bake, warmup=1, repeats=BAKES), busy(bake, repeats=1), method)]
-    volumes = volumes.to(device)
     for count in POINTS:
         visibility = query(body, volumes, count)
         measured.append(row("probe_query", visibility, "own and eight other parts", repeats=repeats, points=count))
+    return measured
+
+
+def ray_rows(body: CanonicalBody, repeats: int) -> list[Row]:
+    """Rays and refitting."""
     vertices, faces = fine_mesh(body)
     bvh = build_bvh(vertices, faces)
+    measured = [row("refit", lambda: refit_bvh(bvh, vertices), f"{len(faces)} triangles", repeats=repeats)]
     for name, rays in (("coherent", coherent_rays(vertices)), ("hemisphere", hemisphere_rays(vertices, faces))):
-        hits = any_hit(bvh, *rays, 1e-3, 10.0).float().mean()
-        method = f"{len(faces)} triangles, {hits:.0%} hit"
         trace = _tracing(bvh, rays)
+        method = f"{len(faces)} triangles, {trace().float().mean():.0%} hit"
         measured.append(row(f"any_hit_{name}", trace, method, repeats=max(1, repeats // 10), points=len(rays[0])))
     return measured
 
 
-def _tracing(bvh, rays: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
+def _tracing(bvh: TriangleBvh, rays: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
     return lambda: any_hit(bvh, *rays, 1e-3, 10.0)
+
+
+def neighbour_rows(body: CanonicalBody, count: int, repeats: int) -> list[Row]:
+    """Nearest neighbours."""
+    points = cloud(count).centers.to(body.vertices.device)
+    return [
+        row(f"nearest_{name}", partial(nearest_neighbours, points, among, k), f"{k} of {len(among)}",
+            repeats=max(1, repeats // 10), points=count)
+        for name, among, k in (("vertices", body.vertices, 7), ("points", points, 4))
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -117,7 +132,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    write_rows(arguments.output, rows(device, arguments.repeats))
+    body = CanonicalBody(load_body("embedded", embedded.GENDER).to(device), torch.zeros(10))
+    repeats = arguments.repeats
+    measured = probe_rows(body, repeats) + ray_rows(body, repeats) + neighbour_rows(body, 100_000, repeats)
+    write_rows(arguments.output, measured)
 
 
 if __name__ == "__main__":

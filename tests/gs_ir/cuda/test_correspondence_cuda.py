@@ -64,6 +64,17 @@ def test_seeds(resolution, points, max_seeds):
     assert_agree(on_ops, (posed, surface), reference=on_reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_seeds_along_every_axis(axis):
+    """Fails when the slabs along the longest side of a box belong to another axis: the limb lies along y elsewhere."""
+    posed, surface = (x.roll(axis - 1, -1) for x in _posed_surface(2000, [0.4, 0.0], torch.float64))
+
+    def on_ops(posed, canonical):
+        return _fields(build_seeds(posed, canonical, 13, 0.08))
+
+    assert_agree(on_ops, (posed, surface), rtol=1e-12, atol=1e-12)
+
+
 def test_seeds_in_single_precision():
     """Fails when more cells than rounding explains differ: at the radius, at a tie, where two sheets part."""
     posed, surface = _posed_surface(3000, [2.4, 0.3], torch.float32)

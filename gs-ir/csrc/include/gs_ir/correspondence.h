@@ -8,7 +8,12 @@
 namespace gs_ir {
 
 constexpr int kMaxSeeds = 8;
-constexpr int kSeedLanes = 16;  // candidates looked at together
+// Candidates that one thread looks at together.
+#if defined(__CUDA_ARCH__)
+constexpr int kSeedLanes = 4;
+#else
+constexpr int kSeedLanes = 16;
+#endif
 
 template <typename T>
 struct SeedSettings {

@@ -188,6 +188,15 @@ def test_broken_rays_hit_nothing(bad):
     assert (hits.face == -1).all()
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_broken_points_are_near_nothing(bad):
+    """Fails when a broken point is said to lie at a finite distance, or spoils the next."""
+    points = torch.zeros(3, 3)
+    points[1, 2] = bad
+    distance = closest_point(build_bvh(*_sphere(2, torch.float32)), points).distance
+    assert distance.isinf().tolist() == [False, True, False]
+
+
 def test_degenerate_triangles_are_harmless():
     """Fails when triangles without area, or with NaN corners, are hit or hide others."""
     vertices, faces = _sphere(2)

@@ -344,6 +344,8 @@ GS_IR_HD int push_near(const BvhView<T>& bvh, int64_t node, const T* point, T li
 template <typename T>
 GS_IR_HD BvhHit<T> closest_point(const BvhView<T>& bvh, const T* point) {
     BvhHit<T> best{std::numeric_limits<T>::infinity(), -1, T(0), T(0)};
+    // a NaN would look at everything and find nothing
+    if (!(std::abs(point[0] + point[1] + point[2]) <= std::numeric_limits<T>::max())) return best;
     BvhEntry<T> stack[kBvhStack];
     int top = 0;
     stack[top++] = {T(0), 0};

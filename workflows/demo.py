@@ -151,7 +151,7 @@ def write_student_maps(student: Avatar, frames: Sequence[Frame], folder: Path) -
     renderer, light = Renderer(student), prefilter(student.training_light)
     for stored in frames:
         frame = stored.to(student.training_light.device)
-        render = renderer.render(frame.pose, frame.camera, light)
+        render = renderer.picture(frame.pose, frame.camera, light, gbuffer=True)
         buffer, image = render.buffer, render.image
         assert buffer is not None
         assert image is not None

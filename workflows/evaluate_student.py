@@ -107,7 +107,9 @@ def relit(
     renderer: Renderer, frame: Frame, light: ImageLight, shading: str, albedo_gain: Tensor | None = None
 ) -> tuple[Tensor, GBuffer]:
     """Picture [H, W, 3] (sRGB over white) and surface properties of ``frame`` under ``light``."""
-    render = renderer.render(frame.pose, frame.camera, light.prefiltered, shading=shading, albedo_gain=albedo_gain)
+    render = renderer.picture(
+        frame.pose, frame.camera, light.prefiltered, shading=shading, gbuffer=True, albedo_gain=albedo_gain
+    )
     assert render.image is not None
     assert render.buffer is not None
     return render.image, render.buffer

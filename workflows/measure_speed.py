@@ -82,8 +82,8 @@ def timed_frames(
             _wait(device)
             start = time.perf_counter()
         with timer("total"):
-            pose = poses[frame % len(poses)].to(device)
-            renderer.render(pose, camera, light, shading=shading, gbuffer=False, timer=timer)
+            pose = poses[frame % len(poses)]
+            renderer.picture(pose, camera, light, shading=shading, timer=timer)
         timer.end_frame(keep=frame >= warmup)
     _wait(device)
     elapsed = time.perf_counter() - start

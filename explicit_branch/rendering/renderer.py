@@ -1,7 +1,7 @@
 """The one renderer: training, evaluation, relighting and the speed test all draw through it.
 
 A frame is: pose the surfels, query occlusion, shade (forward), one raster pass with every channel, shade (deferred),
-composite in linear light.
+composite in linear light. On a GPU the picture comes from one operator that does all of it (``real_time``).
 """
 
 from collections.abc import Callable
@@ -19,9 +19,11 @@ from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import TRAINED, PosedSurfels
 from explicit_branch.rendering.appearance import View
 from explicit_branch.rendering.raster_pass import draw
+from explicit_branch.rendering.real_time import RealTimeFrames
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
-from explicit_branch.rendering.surface import ALPHA_FLOOR, Surface, gather, shade_pixels
+from explicit_branch.rendering.surface import ALPHA_FLOOR, PROPERTIES, Surface, gather, shade_pixels
 from gs_ir.cubemap import PrefilteredLight
+from gs_ir.frame import FrameImages
 from gs_ir.probes import query_own_probes
 from gs_ir.surfels import SurfelRaster
 
@@ -35,21 +37,27 @@ Timer = Callable[[str], AbstractContextManager]
 
 
 @dataclass(frozen=True)
-class Render:
-    """One rendered frame."""
+class Picture:
+    """What a viewer sees of one frame."""
 
     alpha: Tensor
     """[H, W] coverage."""
     image: Tensor | None
     """[H, W, 3] shaded picture, sRGB in [0, 1], over the background; None without a light."""
+    buffer: GBuffer | None
+    """Surface properties, where asked for."""
+
+
+@dataclass(frozen=True)
+class Render(Picture):
+    """One rendered frame with everything that led to it."""
+
     radiance: Tensor | None
     """[H, W, 3] linear, premultiplied."""
     lobes: Shading | None
     """Diffuse and specular radiance [H, W, 3], linear, premultiplied; of deferred shading."""
     colour: Tensor | None
     """[H, W, 3] colour pathway, sRGB over the background, where asked for."""
-    buffer: GBuffer | None
-    """Surface properties, where asked for."""
     posed: PosedSurfels
     raster: SurfelRaster
     facing: Tensor | None
@@ -91,6 +99,46 @@ class Renderer:
             raise ValueError(f"Renderer: occlusion {' | '.join(OCCLUSION_KINDS)} expected, found {occlusion!r}")
         self.avatar, self.occlusion, self.compositing = avatar, occlusion, compositing
         self.options = options or ShadingOptions()
+        self.real_time = RealTimeFrames(avatar, occlusion=occlusion, compositing=compositing, options=self.options)
+
+    def picture(
+        self,
+        pose: BodyPose,
+        camera: Camera,
+        light: PrefilteredLight,
+        *,
+        shading: str = "forward",
+        gbuffer: bool = False,
+        background: float = 1.0,
+        albedo_gain: Tensor | None = None,
+        timer: Timer = nullcontext,
+    ) -> Picture:
+        """Draw one frame, in one operator where ``RealTimeFrames.serves``; arguments as for ``render``."""
+        _check_shading(shading)
+        if not self.real_time.serves(camera):
+            device = self.avatar.surfels.positions.device
+            return self.render(
+                pose.to(device),
+                camera.to(device),
+                light,
+                shading=shading,
+                gbuffer=gbuffer,
+                background=background,
+                albedo_gain=albedo_gain,
+                timer=timer,
+            )
+        deferred = shading == "deferred"
+        with timer("frame"):
+            images = self.real_time.draw(
+                pose,
+                camera,
+                light,
+                deferred=deferred,
+                buffer=gbuffer,
+                background=background,
+                albedo_gain=albedo_gain,
+            )
+        return Picture(images.alpha, images.image, _buffer(images, camera, deferred) if gbuffer else None)
 
     def render(
         self,
@@ -106,7 +154,7 @@ class Renderer:
         training: TrainingView | None = None,
         timer: Timer = nullcontext,
     ) -> Render:
-        """Draw one frame.
+        """Draw one frame step by step, with everything that leads to it. The image is that of ``picture``.
 
         Args:
             pose: one pose, no batch.
@@ -120,8 +168,7 @@ class Renderer:
             training: makes per-frame and delayed modules follow the training.
             timer: called with a stage's name, gives the context that measures it.
         """
-        if shading not in SHADING_MODES:
-            raise ValueError(f"render: shading {' | '.join(SHADING_MODES)} expected, found {shading!r}")
+        _check_shading(shading)
         view = training or TrainingView()
         avatar = self.avatar
         deferred = light is not None and shading == "deferred"
@@ -141,21 +188,26 @@ class Renderer:
                 rules=avatar.record.raster_rules,
                 screen_points=view.screen_points,
             )
-        buffer = gather(images, raster, camera) if "albedo" in images else None
+        buffer = gather(images, raster.alpha, raster.depth, camera) if "albedo" in images else None
         lobes = None
         if buffer is not None and light is not None and deferred:
             with timer("shading"):
                 lobes = shade_pixels(buffer, camera, light, self.options)
                 images["radiance"] = lobes.total
         with timer("compositing"):
-            image = self._picture(images.get("radiance"), raster.alpha, background, deferred)
+            image = self._composited(images.get("radiance"), raster.alpha, background, deferred)
+        if light is not None and training is None and self.real_time.serves(camera):
+            drawn = self.picture(
+                pose, camera, light, shading=shading, background=background, albedo_gain=albedo_gain, timer=timer
+            )
+            image = drawn.image
         return Render(
             alpha=raster.alpha,
             image=image,
+            buffer=buffer if gbuffer else None,
             radiance=images.get("radiance"),
             lobes=lobes,
             colour=composite(images["colour"], raster.alpha, background) if colour else None,
-            buffer=buffer if gbuffer else None,
             posed=posed,
             raster=raster,
             facing=images["facing"][..., 0] if colour else None,
@@ -209,10 +261,23 @@ class Renderer:
         colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
         return {"colour": colour, "facing": -(posed.normals * surface.to_viewer).sum(-1, keepdim=True)}
 
-    def _picture(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
+    def _composited(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
         if radiance is None:
             return None
         if self.compositing == "published" and deferred:
             surface = linear_to_srgb((radiance / alpha[..., None].clamp_min(ALPHA_FLOOR)).clamp(0, 1))
             return composite(surface * alpha[..., None], alpha, background)
         return linear_to_srgb(composite(radiance, alpha, background).clamp(0, 1))
+
+
+def _check_shading(shading: str) -> None:
+    if shading not in SHADING_MODES:
+        raise ValueError(f"render: shading {' | '.join(SHADING_MODES)} expected, found {shading!r}")
+
+
+def _buffer(images: FrameImages, camera: Camera, deferred: bool) -> GBuffer:
+    assert images.values is not None
+    assert images.depth is not None
+    properties = images.values if deferred else images.values[..., 3:]
+    pieces = dict(zip(PROPERTIES, properties.split(list(PROPERTIES.values()), -1), strict=True))
+    return gather(pieces, images.alpha, images.depth, camera.to(images.alpha.device))

@@ -96,7 +96,7 @@ def shade(
     if options.lobe_direction == "dominant":
         lobe_dirs = dominant_direction(normals, lobe_dirs, roughness)
     n_dot_v = n_dot_v.clamp(MIN_N_DOT_V, 1)
-    scale, bias = sample_split_sum(_table(normals.dtype, normals.device), n_dot_v, roughness).unbind(-1)
+    scale, bias = sample_split_sum(split_sum(normals.dtype, normals.device), n_dot_v, roughness).unbind(-1)
     diffuse_albedo = albedo * (1 - metallic[:, None])
     diffuse = diffuse_albedo * light.irradiance(normals)
     reflectance = base_reflectance(albedo, metallic) * scale[:, None] + bias[:, None]
@@ -151,5 +151,6 @@ def multi_bounce_visibility(visibility: Tensor, albedo: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _table(dtype: torch.dtype, device: torch.device) -> Tensor:
+def split_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The split-sum table [R, R, 2] that shading reads."""
     return split_sum_table(TABLE_RESOLUTION).to(device, dtype)

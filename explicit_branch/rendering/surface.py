@@ -11,10 +11,12 @@ from core.frames import GBuffer
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals, shade
 from explicit_branch.surfels import SurfaceMaterial
 from gs_ir.cubemap import PrefilteredLight
-from gs_ir.surfels import SurfelRaster
 
 ALPHA_FLOOR = 1e-4
 """Coverage below which a pixel holds no surface."""
+
+PROPERTIES = {"albedo": 3, "roughness": 1, "metallic": 1, "normal": 3, "occlusion": 1}
+"""Raster channels of a surface and their widths, in order."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Surface:
     """[N] ambient visibility; None: open."""
 
     def channels(self) -> dict[str, Tensor]:
-        """Properties as raster channels [N, c] by name."""
+        """Properties as raster channels [N, c] by name: ``PROPERTIES``."""
         material = self.material
         visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
         return {
@@ -55,14 +57,17 @@ class Surface:
         )
 
 
-def gather(images: dict[str, Tensor], raster: SurfelRaster, camera: Camera) -> GBuffer:
-    """Averages over the covered part of each pixel, from the premultiplied ``images`` of ``Surface.channels``."""
-    coverage = raster.alpha.clamp_min(ALPHA_FLOOR)[..., None]
+def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Camera) -> GBuffer:
+    """Averages over the covered part of each pixel, from the premultiplied ``images`` of ``Surface.channels``.
+
+    ``alpha`` [H, W] is the coverage, ``depth`` [H, W] premultiplied and along the camera's axis.
+    """
+    coverage = alpha.clamp_min(ALPHA_FLOOR)[..., None]
     _, directions = camera.all_rays()
     along_ray = 1 / (directions @ camera.camera_from_world[2, :3])
     return GBuffer(
-        alpha=raster.alpha,
-        depth=raster.depth / coverage[..., 0] * along_ray,
+        alpha=alpha,
+        depth=depth / coverage[..., 0] * along_ray,
         normal=functional.normalize(images["normal"], dim=-1, eps=ALPHA_FLOOR),
         albedo=images["albedo"] / coverage,
         roughness=(images["roughness"] / coverage)[..., 0],

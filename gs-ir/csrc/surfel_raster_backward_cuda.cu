@@ -14,6 +14,8 @@ namespace {
 
 using namespace gs_ir;
 
+constexpr int kTileWarps = kQuarters * kQuarterWarps;
+
 // Null pointers stand for zeros.
 template <class T>
 struct Cotangents {
@@ -98,15 +100,14 @@ __device__ int32_t largest_of_block(int32_t value) {
 // Rows [., kMoments + channels]: one for each surfel, or (kOrdered) one for each instance and warp. The channels from
 // `first_channel` on are handled; the operator is linear in the cotangents, so several launches add up.
 template <class T, int kRow, bool kOrdered>
-__global__ void __launch_bounds__(kTileThreads)
-    undraw_tiles(TileScene<T> scene, int32_t first_channel, Cotangents<T> in, T* rows) {
+__global__ void __launch_bounds__(kQuarterThreads)
+    undraw_quarters(TileScene<T> scene, int32_t first_channel, Cotangents<T> in, T* rows) {
     constexpr int kWidth = kRow - kMoments;
-    __shared__ alignas(16) unsigned char memory[sizeof(TileStage<T, kWidth>)];
-    auto& stage = *reinterpret_cast<TileStage<T, kWidth>*>(memory);
-    const Patch patch(scene.width);
-    const bool inside = patch.x < scene.width && patch.y < scene.height;
-    const int64_t index = int64_t(patch.y) * scene.width + patch.x;
-    const T x = T(patch.x) + T(0.5), y = T(patch.y) + T(0.5);
+    __shared__ QuarterStage<T, kWidth> stage;
+    const Place place(scene.width);
+    const bool inside = place.x < scene.width && place.y < scene.height;
+    const int64_t index = int64_t(place.y) * scene.width + place.x;
+    const T x = T(place.x) + T(0.5), y = T(place.y) + T(0.5);
     PixelAdjoint<T> pixel = read_pixel(in, index, inside);
     T grads[kWidth];
 #pragma unroll
@@ -114,31 +115,30 @@ __global__ void __launch_bounds__(kTileThreads)
         grads[c] = inside && first_channel + c < scene.channels
                        ? in.values[index * scene.channels + first_channel + c] : T(0);
 
-    const int32_t lane = threadIdx.x % 32, stride = kMoments + scene.channels;
-    const int32_t column = lane < kMoments ? lane : lane + first_channel;
-    const bool has_column = lane < kRow && column < stride;
-    const int32_t first = scene.offsets[blockIdx.x];
-    for (int32_t end = first + largest_of_block(pixel.last) + 1; end > first;) {
-        const int32_t begin = maximum(first, end - kBatch), count = end - begin;
-        __syncthreads();
-        stage.load(scene, begin, count, first_channel);
-        __syncthreads();
-        for_each_staged_reversed(stage, count, patch, [&](int32_t j) {
-            const int32_t instance = begin - first + j;
-            const RasterSurfel<T> surfel = stage.surfels[j].surfel;
-            const SurfelHit<T> hit = intersect(surfel, x, y);
-            const bool drawn = hit.drawn && instance <= pixel.last;
-            if (!__any_sync(kAllLanes, drawn)) return;
-            T row[kRow] = {};
-            if (drawn) undraw(surfel, stage.values[j], grads, x, y, instance, hit, pixel, row);
-            const T sum = spread_sum(row);
-            if (!has_column) return;
-            if (kOrdered)
-                rows[(int64_t(begin + j) * kTileWarps + threadIdx.x / 32) * stride + column] = sum;
-            else
-                atomicAdd(rows + int64_t(stage.members[j]) * stride + column, sum);
-        });
-        end = begin;
+    const int32_t stride = kMoments + scene.channels;
+    const int32_t column = place.lane < kMoments ? place.lane : place.lane + first_channel;
+    const bool has_column = place.lane < kRow && column < stride;
+    const int32_t first = scene.offsets[place.tile];
+    for (int32_t end = first + largest_of_block(pixel.last) + 1; end > first; end -= kBatch) {
+        const int32_t begin = maximum(first, end - kBatch);
+        const int32_t count = stage.load(scene, place, begin, end - begin, first_channel);
+        for (int32_t group = (count - 1) / 32 * 32; group >= 0 && count > 0; group -= 32)
+            for (unsigned met = meeting_lanes(stage, place, group, count); met;) {
+                const int32_t bit = 31 - __clz(met), j = group + bit, instance = begin - first + stage.places[j];
+                met ^= 1u << bit;
+                const RasterSurfel<T> surfel = stage.surfels[j].surfel;
+                const SurfelHit<T> hit = intersect(surfel, x, y);
+                const bool drawn = hit.drawn && instance <= pixel.last;
+                if (!__any_sync(kAllLanes, drawn)) continue;
+                T row[kRow] = {};
+                if (drawn) undraw(surfel, stage.values[j], grads, x, y, instance, hit, pixel, row);
+                const T sum = spread_sum(row);
+                if (!has_column) continue;
+                if (kOrdered)
+                    rows[(int64_t(first + instance) * kTileWarps + place.warp) * stride + column] += sum;
+                else
+                    atomicAdd(rows + int64_t(stage.members[j]) * stride + column, sum);
+            }
     }
 }
 
@@ -148,9 +148,9 @@ void undraw_channels(
     constexpr int kWidest = 32 - kMoments;
     for (int32_t first = 0; first == 0 || first < scene.channels; first += kWidest) {
         if (scene.channels <= 16 - kMoments)
-            undraw_tiles<T, 16, kOrdered><<<tiles, kTileThreads, 0, stream>>>(scene, first, in, rows);
+            undraw_quarters<T, 16, kOrdered><<<kQuarters * tiles, kQuarterThreads, 0, stream>>>(scene, first, in, rows);
         else
-            undraw_tiles<T, 32, kOrdered><<<tiles, kTileThreads, 0, stream>>>(scene, first, in, rows);
+            undraw_quarters<T, 32, kOrdered><<<kQuarters * tiles, kQuarterThreads, 0, stream>>>(scene, first, in, rows);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
         in.alpha = nullptr;
     }

@@ -1,4 +1,4 @@
-// CUDA loops of gs_ir/surfel_raster.h, forward: one block a tile, one thread a pixel. Bit-stable.
+// CUDA loops of gs_ir/surfel_raster.h, forward: one thread a pixel. Bit-stable.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -17,23 +17,6 @@ struct Images {
     int32_t* contributors;
 };
 
-// The warp's patch, row by row: 8 pixels of `channels` values lie together in memory.
-template <class T, int kWidth>
-__device__ void write_values(const TileScene<T>& scene, const Patch& patch, const T (&sums)[kWidth], T* buffer, T* out) {
-    const int32_t lane = threadIdx.x % 32, channels = scene.channels;
-    T* mine = buffer + threadIdx.x / 32 * 32 * kWidth;
-#pragma unroll
-    for (int c = 0; c < kWidth; ++c)
-        if (c < channels) mine[lane * channels + c] = sums[c];
-    __syncwarp();
-    const int32_t columns = minimum(kPatchWidth, scene.width - patch.left);
-    for (int32_t row = 0; row < kPatchHeight && patch.top + row < scene.height; ++row) {
-        T* to = out + (int64_t(patch.top + row) * scene.width + patch.left) * channels;
-        const T* from = mine + row * kPatchWidth * channels;
-        for (int32_t k = lane; k < columns * channels; k += 32) to[k] = from[k];
-    }
-}
-
 template <class T>
 __device__ void write_state(const PixelState<T>& s, int64_t pixel, const Images<T>& out) {
     out.alpha[pixel] = T(1) - s.transmittance;
@@ -48,19 +31,19 @@ __device__ void write_state(const PixelState<T>& s, int64_t pixel, const Images<
 
 // kWhole: all channels fit; else `first_channel` on, and the images of the state are written with the first.
 template <class T, int kWidth, bool kWhole>
-__global__ void __launch_bounds__(kTileThreads) draw_tiles(TileScene<T> scene, int32_t first_channel, Images<T> out) {
-    constexpr size_t kBuffer = sizeof(T) * kTileThreads * kWidth, kStage = sizeof(TileStage<T, kWidth>);
-    __shared__ alignas(16) unsigned char memory[kWhole && kBuffer > kStage ? kBuffer : kStage];
-    const Patch patch(scene.width);
+__global__ void __launch_bounds__(kQuarterThreads)
+    draw_quarters(TileScene<T> scene, int32_t first_channel, Images<T> out) {
+    __shared__ QuarterStage<T, kWidth> stage;
+    static_assert(sizeof(stage.values) >= sizeof(T) * kQuarterThreads * kWidth, "the stage is also the output buffer");
+    const Place place(scene.width);
     T sums[kWidth] = {};
-    const PixelState<T> state =
-        blend_tile(scene, *reinterpret_cast<TileStage<T, kWidth>*>(memory), patch, first_channel, sums);
-    const bool inside = patch.x < scene.width && patch.y < scene.height;
-    const int64_t pixel = int64_t(patch.y) * scene.width + patch.x;
+    const PixelState<T> state = blend_quarter(scene, stage, place, first_channel, sums);
+    const bool inside = place.x < scene.width && place.y < scene.height;
+    const int64_t pixel = int64_t(place.y) * scene.width + place.x;
     if (inside && first_channel == 0) write_state(state, pixel, out);
     if (kWhole) {
         __syncthreads();
-        write_values(scene, patch, sums, reinterpret_cast<T*>(memory), out.values);
+        write_patch(place, scene.width, scene.height, scene.channels, sums, &stage.values[0][0], out.values);
     } else if (inside) {
 #pragma unroll
         for (int c = 0; c < kWidth; ++c)
@@ -71,14 +54,14 @@ __global__ void __launch_bounds__(kTileThreads) draw_tiles(TileScene<T> scene, i
 
 template <class T, int kWidth>
 void draw_whole(const TileScene<T>& scene, int64_t tiles, const Images<T>& out, cudaStream_t stream) {
-    draw_tiles<T, kWidth, true><<<tiles, kTileThreads, 0, stream>>>(scene, 0, out);
+    draw_quarters<T, kWidth, true><<<kQuarters * tiles, kQuarterThreads, 0, stream>>>(scene, 0, out);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <class T, int kWidth>
 void draw_in_parts(const TileScene<T>& scene, int64_t tiles, const Images<T>& out, cudaStream_t stream) {
     for (int32_t first = 0; first < scene.channels; first += kWidth) {
-        draw_tiles<T, kWidth, false><<<tiles, kTileThreads, 0, stream>>>(scene, first, out);
+        draw_quarters<T, kWidth, false><<<kQuarters * tiles, kQuarterThreads, 0, stream>>>(scene, first, out);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
     }
 }

@@ -1,5 +1,5 @@
-// How a block walks the surfels of a tile: shared staging, and one warp for each patch of 8 x 4 pixels, which skips the
-// surfels whose boxes miss it: the lanes test 32 boxes at once.
+// How a block draws a quarter of a tile, 8 x 8 pixels: it stages the surfels of the tile's list that meet the quarter, and
+// each of its warps draws a patch of 8 x 4, skipping the staged surfels that miss it. Lanes test 32 boxes at once.
 #pragma once
 
 #include "cuda_launch.cuh"
@@ -8,22 +8,28 @@
 
 namespace gs_ir {
 
-constexpr int kTileThreads = kTile * kTile;
-constexpr int kTileWarps = kTileThreads / 32;
-constexpr int kBatch = 128;  // surfels staged at a time
 constexpr int kPatchWidth = 8, kPatchHeight = 4;
+constexpr int kQuarters = 4;       // blocks of a tile
+constexpr int kQuarterWarps = 2;   // warps of a block
+constexpr int kQuarterThreads = 32 * kQuarterWarps;
+constexpr int kBatch = 128;        // listed surfels that are tested, and at most staged, at a time
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// A surfel as the tile kernels read it.
-template <class T>
-struct alignas(16) TileSurfel {
-    RasterSurfel<T> surfel;
+// Pixels that a surfel can touch; images have fewer than 2^15 pixels along a side.
+struct alignas(8) ShortBox {
     int16_t x0, y0, x1, y1;
 };
 
 template <class T>
+struct alignas(16) TileSurfel {
+    RasterSurfel<T> surfel;
+    ShortBox box;
+};
+
+template <class T>
 __device__ TileSurfel<T> tile_surfel(const ScreenTransform<T>& transform, T opacity, const int32_t* box) {
-    return {raster_surfel(transform, opacity), int16_t(box[0]), int16_t(box[1]), int16_t(box[2]), int16_t(box[3])};
+    const ShortBox narrow = {int16_t(box[0]), int16_t(box[1]), int16_t(box[2]), int16_t(box[3])};
+    return {raster_surfel(transform, opacity), narrow};
 }
 
 // Surfels with `channels` values each, and the lists of all tiles.
@@ -35,74 +41,99 @@ struct TileScene {
     int32_t channels, width, height;
 };
 
-// The pixel of a thread.
-struct Patch {
-    int32_t left, top, x, y;
+struct PixelRange {
+    int32_t left, top, columns, rows;
 
-    __device__ explicit Patch(int32_t width) {
-        const int32_t columns = (width + kTile - 1) / kTile, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        left = int32_t(blockIdx.x) % columns * kTile + warp % 2 * kPatchWidth;
-        top = int32_t(blockIdx.x) / columns * kTile + warp / 2 * kPatchHeight;
-        x = left + lane % kPatchWidth;
-        y = top + lane / kPatchWidth;
-    }
-    template <class T>
-    __device__ bool meets(const TileSurfel<T>& s) const {
-        return s.x0 < left + kPatchWidth && s.x1 > left && s.y0 < top + kPatchHeight && s.y1 > top;
+    __device__ bool meets(const ShortBox& b) const {
+        return b.x0 < left + columns && b.x1 > left && b.y0 < top + rows && b.y1 > top;
     }
 };
 
-// `kWidth` values of each staged surfel, from `first_channel` on; those beyond the scene's are zero.
+// Where a thread works.
+struct Place {
+    int32_t tile, warp, lane;  // warp: within the tile
+    PixelRange quarter, patch;
+    int32_t x, y;
+
+    __device__ explicit Place(int32_t width) {
+        const int32_t across = (width + kTile - 1) / kTile, part = blockIdx.x % kQuarters;
+        tile = blockIdx.x / kQuarters;
+        warp = part * kQuarterWarps + threadIdx.x / 32;
+        lane = threadIdx.x % 32;
+        const int32_t left = tile % across * kTile + part % 2 * kPatchWidth;
+        const int32_t top = tile / across * kTile + part / 2 * kPatchHeight * kQuarterWarps;
+        quarter = {left, top, kPatchWidth, kPatchHeight * kQuarterWarps};
+        patch = {left, top + int32_t(threadIdx.x) / 32 * kPatchHeight, kPatchWidth, kPatchHeight};
+        x = left + lane % kPatchWidth;
+        y = patch.top + lane / kPatchWidth;
+    }
+};
+
+// Staged surfels in the list's order, with `kWidth` values each, from `first_channel` on (zero beyond the scene's).
 template <class T, int kWidth>
-struct TileStage {
+struct QuarterStage {
     TileSurfel<T> surfels[kBatch];
     T values[kBatch][kWidth];
-    int32_t members[kBatch];
+    int32_t members[kBatch], places[kBatch];  // places: within the batch
+    int32_t counts[kBatch / 32];
 
-    __device__ void load(const TileScene<T>& scene, int32_t begin, int32_t count, int32_t first_channel) {
+    // Stages what meets the quarter of `listed` surfels from `begin` on; returns how many. All threads must call it.
+    __device__ int32_t load(
+        const TileScene<T>& scene, const Place& place, int32_t begin, int32_t listed, int32_t first_channel) {
+        __syncthreads();
+        const int32_t count = select_members(scene, place, begin, listed);
+        copy_surfels(scene, count, first_channel);
+        __syncthreads();
+        return count;
+    }
+
+private:
+    __device__ int32_t select_members(const TileScene<T>& scene, const Place& place, int32_t begin, int32_t listed) {
+        constexpr int kRounds = kBatch / kQuarterThreads;
+        int32_t member[kRounds];
+        unsigned met[kRounds];
+#pragma unroll
+        for (int r = 0; r < kRounds; ++r) {
+            const int32_t t = r * kQuarterThreads + threadIdx.x;
+            member[r] = t < listed ? scene.members[begin + t] : -1;
+            met[r] = __ballot_sync(kAllLanes, member[r] >= 0 && place.quarter.meets(scene.surfels[maximum(member[r], 0)].box));
+            if (place.lane == 0) counts[t / 32] = __popc(met[r]);
+        }
+        __syncthreads();
+        int32_t total = 0;
+#pragma unroll
+        for (int r = 0; r < kRounds; ++r) {
+            const int32_t t = r * kQuarterThreads + threadIdx.x;
+            int32_t at = __popc(met[r] & ((1u << place.lane) - 1));
+            for (int group = 0; group < t / 32; ++group) at += counts[group];
+            if (met[r] >> place.lane & 1) members[at] = member[r], places[at] = t;
+        }
+        for (int group = 0; group < kBatch / 32; ++group) total += counts[group];
+        __syncthreads();
+        return total;
+    }
+
+    __device__ void copy_surfels(const TileScene<T>& scene, int32_t count, int32_t first_channel) {
         constexpr int kParts = sizeof(TileSurfel<T>) / sizeof(float4);
         static_assert(sizeof(TileSurfel<T>) % sizeof(float4) == 0);
-        const int32_t* members_of_tile = scene.members + begin;
-        for (int32_t t = threadIdx.x; t < count; t += kTileThreads) members[t] = members_of_tile[t];
-        for (int32_t t = threadIdx.x; t < count * kParts; t += kTileThreads) {
-            const auto* from = reinterpret_cast<const float4*>(scene.surfels + members_of_tile[t / kParts]);
+        for (int32_t t = threadIdx.x; t < count * kParts; t += kQuarterThreads) {
+            const auto* from = reinterpret_cast<const float4*>(scene.surfels + members[t / kParts]);
             reinterpret_cast<float4*>(surfels)[t] = from[t % kParts];
         }
-        for (int32_t t = threadIdx.x; t < count * kWidth; t += kTileThreads) {
+        for (int32_t t = threadIdx.x; t < count * kWidth; t += kQuarterThreads) {
             const int32_t channel = first_channel + t % kWidth;
-            const T* from = scene.values + int64_t(members_of_tile[t / kWidth]) * scene.channels;
+            const T* from = scene.values + int64_t(members[t / kWidth]) * scene.channels;
             (&values[0][0])[t] = channel < scene.channels ? from[channel] : T(0);
         }
     }
 };
 
-// Calls visit(j) for the staged surfels that the warp's patch meets, in ascending order; after every 32, goes_on() tells
-// whether to go on.
-template <class T, int kWidth, class Visit, class GoesOn>
-__device__ void for_each_staged(
-    const TileStage<T, kWidth>& stage, int32_t count, const Patch& patch, Visit visit, GoesOn goes_on) {
-    const int32_t lane = threadIdx.x % 32;
-    for (int32_t first = 0; first < count && goes_on(); first += 32) {
-        const int32_t j = first + lane;
-        unsigned met = __ballot_sync(kAllLanes, j < count && patch.meets(stage.surfels[minimum(j, kBatch - 1)]));
-        for (; met; met &= met - 1) visit(first + __ffs(met) - 1);
-    }
-}
-
-// The same in descending order, for staged surfels below `end`.
-template <class T, int kWidth, class Visit>
-__device__ void for_each_staged_reversed(
-    const TileStage<T, kWidth>& stage, int32_t end, const Patch& patch, Visit visit) {
-    const int32_t lane = threadIdx.x % 32;
-    for (int32_t first = (end - 1) / 32 * 32; first >= 0 && end > 0; first -= 32) {
-        const int32_t j = first + lane;
-        unsigned met = __ballot_sync(kAllLanes, j < end && patch.meets(stage.surfels[minimum(j, kBatch - 1)]));
-        while (met) {
-            const int32_t bit = 31 - __clz(met);
-            met ^= 1u << bit;
-            visit(first + bit);
-        }
-    }
+// Lanes whose staged surfel, 32 of them from `first` on, meets the warp's patch.
+template <class T, int kWidth>
+__device__ unsigned meeting_lanes(
+    const QuarterStage<T, kWidth>& stage, const Place& place, int32_t first, int32_t count) {
+    const int32_t j = first + place.lane;
+    return __ballot_sync(kAllLanes, j < count && place.patch.meets(stage.surfels[minimum(j, kBatch - 1)].box));
 }
 
 template <class T>
@@ -114,30 +145,48 @@ __device__ PixelState<T> open_pixel(bool inside) {
     return s;
 }
 
-// Blends the surfels of the block's tile; the result is the thread's pixel. `sums` starts at zero.
+// Blends the surfels that meet the block's quarter; the result is the thread's pixel. `sums` starts at zero.
 template <class T, int kWidth>
-__device__ PixelState<T> blend_tile(
-    const TileScene<T>& scene, TileStage<T, kWidth>& stage, const Patch& patch, int32_t first_channel,
+__device__ PixelState<T> blend_quarter(
+    const TileScene<T>& scene, QuarterStage<T, kWidth>& stage, const Place& place, int32_t first_channel,
     T (&sums)[kWidth]) {
-    const int32_t first = scene.offsets[blockIdx.x], last = scene.offsets[blockIdx.x + 1];
-    const T x = T(patch.x) + T(0.5), y = T(patch.y) + T(0.5);
-    PixelState<T> state = open_pixel<T>(patch.x < scene.width && patch.y < scene.height);
-    for (int32_t begin = first; begin < last; begin += kBatch) {
-        if (__syncthreads_and(!state.open)) break;
-        const int32_t count = minimum(kBatch, last - begin);
-        stage.load(scene, begin, count, first_channel);
-        __syncthreads();
-        const auto visit = [&](int32_t j) {
-            const RasterSurfel<T> surfel = stage.surfels[j].surfel;
-            const SurfelHit<T> hit = intersect(surfel, x, y);
-            if (!(hit.drawn && state.open)) return;
-            const T weight = blend(state, true, hit_alpha(surfel, hit), hit.depth, IntegerOf<T>(begin - first + j));
+    const int32_t first = scene.offsets[place.tile], last = scene.offsets[place.tile + 1];
+    const T x = T(place.x) + T(0.5), y = T(place.y) + T(0.5);
+    PixelState<T> state = open_pixel<T>(place.x < scene.width && place.y < scene.height);
+    for (int32_t begin = first; begin < last && !__syncthreads_and(!state.open); begin += kBatch) {
+        const int32_t count = stage.load(scene, place, begin, minimum(kBatch, last - begin), first_channel);
+        for (int32_t group = 0; group < count && __any_sync(kAllLanes, state.open); group += 32)
+            for (unsigned met = meeting_lanes(stage, place, group, count); met; met &= met - 1) {
+                const int32_t j = group + __ffs(met) - 1;
+                const RasterSurfel<T> surfel = stage.surfels[j].surfel;
+                const SurfelHit<T> hit = intersect(surfel, x, y);
+                if (!(hit.drawn && state.open)) continue;
+                const IntegerOf<T> instance = begin - first + stage.places[j];
+                const T weight = blend(state, true, hit_alpha(surfel, hit), hit.depth, instance);
 #pragma unroll
-            for (int c = 0; c < kWidth; ++c) sums[c] += weight * stage.values[j][c];
-        };
-        for_each_staged(stage, count, patch, visit, [&] { return __any_sync(kAllLanes, state.open) != 0; });
+                for (int c = 0; c < kWidth; ++c) sums[c] += weight * stage.values[j][c];
+            }
     }
     return state;
+}
+
+// Writes the warp's patch of an image with `channels` values a pixel, row by row through `buffer` [warps, 32, kWidth]: the
+// 8 pixels of a row lie together in memory.
+template <class T, int kWidth>
+__device__ void write_patch(
+    const Place& place, int32_t width, int32_t height, int32_t channels, const T (&values)[kWidth], T* buffer,
+    T* image) {
+    T* mine = buffer + threadIdx.x / 32 * 32 * kWidth;
+#pragma unroll
+    for (int c = 0; c < kWidth; ++c)
+        if (c < channels) mine[place.lane * channels + c] = values[c];
+    __syncwarp();
+    const int32_t columns = minimum(kPatchWidth, width - place.patch.left);
+    for (int32_t row = 0; row < kPatchHeight && place.patch.top + row < height; ++row) {
+        T* to = image + (int64_t(place.patch.top + row) * width + place.patch.left) * channels;
+        const T* from = mine + row * kPatchWidth * channels;
+        for (int32_t k = place.lane; k < columns * channels; k += 32) to[k] = from[k];
+    }
 }
 
 }  // namespace gs_ir

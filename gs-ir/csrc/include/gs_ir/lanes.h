@@ -39,8 +39,17 @@ using MaskOf = typename LaneTraits<V>::Mask;
 template <class T>
 GS_IR_HD T select(bool mask, T yes, T no) { return mask ? yes : no; }
 GS_IR_HD bool any_lane(bool mask) { return mask; }
-GS_IR_HD float exp_lanes(float x) { return std::exp(x); }
 GS_IR_HD double exp_lanes(double x) { return std::exp(x); }
+#if defined(__CUDA_ARCH__)
+// The hardware's exponential and reciprocal: two units in the last place.
+__device__ __forceinline__ float exp_lanes(float x) { return __expf(x); }
+__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+__device__ __forceinline__ double reciprocal(double x) { return 1.0 / x; }
+#else
+inline float exp_lanes(float x) { return std::exp(x); }
+template <class V>
+inline V reciprocal(V x) { return ScalarOf<V>(1) / x; }
+#endif
 
 // a b + c. On a GPU one instruction whatever surrounds it, so that two kernels round alike.
 #if defined(__CUDA_ARCH__)

@@ -41,7 +41,7 @@ GS_IR_HD SurfelHit<V> intersect(const RasterSurfel<T>& s, V x, T y) {
     const V q2 = multiply_add(dx, p.a.z, multiply_add(dy, p.b.z, T(1)));
     const MaskOf<V> ahead = q2 > T(1e-6);
     const V one = V{} + T(1);
-    hit.inverse = one / select(ahead, q2, one);
+    hit.inverse = reciprocal(select(ahead, q2, one));
     const V rho_disc = select(ahead, multiply_add(hit.q0, hit.q0, hit.q1 * hit.q1) * (hit.inverse * hit.inverse), one * T(1e30));
     const V fx = x - p.filter_x;
     const T fy = y - p.filter_y;
@@ -113,7 +113,7 @@ GS_IR_HD SurfelPlane<T> plane_cotangent(const SurfelMoments<T>& m, const SurfelP
 // Depth in the distortion, m = far / (far - near) (1 - near / z), counted from an origin's so that nothing cancels.
 template <class V>
 GS_IR_HD V distortion_depth(V z, V origin) {
-    return (z - origin) * ScalarOf<V>(kFar * kNear / (kFar - kNear)) / (z * origin);
+    return (z - origin) * ScalarOf<V>(kFar * kNear / (kFar - kNear)) * reciprocal(z * origin);
 }
 
 // Running state of a pixel, front to back.
@@ -170,7 +170,7 @@ GS_IR_HD V adj_blend(
     using T = ScalarOf<V>;
     drawn = drawn & (instance <= p.last);
     const V zero = V{};
-    const V through = T(1) / (T(1) - alpha);
+    const V through = reciprocal(T(1) - alpha);
     const V before = p.transmittance * through;
     const V weight = select(drawn, alpha * before, zero);
     const V z = select(drawn, depth, p.origin);
@@ -180,7 +180,7 @@ GS_IR_HD V adj_blend(
     const V grad_weight = grad_value + p.grad_alpha + p.grad_depth * z + p.grad_distortion * spread;
     grad_alpha = select(drawn, before * grad_weight - p.behind * through, zero);
     const V grad_m = p.grad_distortion * weight * T(2) * (m * p.alpha - p.moment1);
-    grad_depth = weight * p.grad_depth + grad_m * T(kFar * kNear / (kFar - kNear)) / (z * z);
+    grad_depth = weight * p.grad_depth + grad_m * T(kFar * kNear / (kFar - kNear)) * reciprocal(z * z);
     grad_depth += select(drawn & (instance == p.median), p.grad_median, zero);
     p.behind += weight * grad_weight;
     p.transmittance = select(drawn, before, p.transmittance);

@@ -1,0 +1,135 @@
+// The first two kernels of a frame: pose and camera; then, for each surfel, skinning, culling, occlusion and shading.
+#pragma once
+
+#include "frame.cuh"
+
+namespace gs_ir {
+
+constexpr float kScreenFilterVariance = 0.5f;  // squared pixels
+constexpr float kBackFade = 0.1f;              // cosine past grazing at which a surfel seen from behind is gone
+constexpr float kProbeShift = 1e-4f;           // metres along the normal
+
+__device__ inline void derive_camera(const FrameView& view, FrameSetup& out) {
+    const float *k = view.intrinsics, *e = view.camera_from_world;
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 4; ++j)
+            out.screen_from_world[4 * i + j] = k[3 * i] * e[j] + k[3 * i + 1] * e[4 + j] + k[3 * i + 2] * e[8 + j];
+        out.camera_position[i] = -(e[i] * e[3] + e[4 + i] * e[7] + e[8 + i] * e[11]);
+    }
+    float inverse[9];
+    invert3(k, inverse);
+    for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j)
+            out.ray_of_pixel[3 * i + j] = e[i] * inverse[j] + e[4 + i] * inverse[3 + j] + e[8 + i] * inverse[6 + j];
+}
+
+// One warp: a lane for each joint walks up to the root.
+static __global__ void set_up_frame(const FrameView* view, Skeleton skeleton, FrameSetup* out) {
+    __shared__ Transform<float> local[kJoints];
+    const int joint = threadIdx.x;
+    if (joint < kJoints) {
+        const int32_t parent = skeleton.parents[joint];
+        const Vec3<float> here = load3(skeleton.joints + 3 * joint);
+        const Vec3<float> offset = parent < 0 ? here : here - load3(skeleton.joints + 3 * parent);
+        local[joint] = rotation_about(load3(view->axis_angles + 3 * joint), offset);
+    }
+    __syncwarp();
+    if (joint < kJoints) {
+        Transform<float> posed = local[joint];
+        for (int32_t above = skeleton.parents[joint]; above >= 0; above = skeleton.parents[above])
+            posed = local[above] * posed;
+        const Vec3<float> rest = posed.rotate(load3(skeleton.joints + 3 * joint));
+        const float shift[3] = {rest.x, rest.y, rest.z};
+        for (int i = 0; i < 3; ++i) posed.m[4 * i + 3] -= shift[i];
+        Transform<float> canonical;
+        for (int i = 0; i < 12; ++i) canonical.m[i] = skeleton.rest_from_canonical[12 * joint + i];
+        Transform<float> bone = posed * canonical;
+        for (int i = 0; i < 3; ++i) bone.m[4 * i + 3] += view->translation[i];
+        out->bones[joint] = bone;
+        for (int32_t part = 0; part < skeleton.parts; ++part)
+            if (skeleton.driving[part] == joint) out->part_from_world[part] = rigid_inverse(bone);
+    } else if (joint == kJoints) {
+        derive_camera(*view, *out);
+    }
+}
+
+// Factor on opacity that keeps coverage under the screen filter, zero for a surfel turned away
+// (explicit_branch/rendering/raster_pass.py).
+__device__ inline float footprint_factor(
+    Vec3<float> crossed, Vec3<float> to_camera, const float* intrinsics) {
+    const float squared = dot(to_camera, to_camera), area = length(crossed);
+    const float cosine = dot(crossed, to_camera) / maximum(area, 1e-20f) * rsqrtf(squared);
+    const float coverage =
+        intrinsics[0] * intrinsics[4] * area * fabsf(cosine) / (squared * kScreenFilterVariance);
+    return minimum(coverage, 1.0f) * clamp(cosine / kBackFade + 1.0f, 0.0f, 1.0f);
+}
+
+struct SurfelOutputs {
+    TileSurfel<float>* surfels;
+    int32_t* boxes;
+    float *depths, *values;
+};
+
+__device__ inline SurfelFrame<float> posed_surfel(const RestSurfels& rest, int64_t i, const Transform<float>* bones) {
+    Transform<float> blended = {};
+    for (int j = 0; j < kJoints; ++j) {
+        const float weight = rest.weights[kJoints * i + j];
+        if (weight == 0.0f) continue;
+        for (int k = 0; k < 12; ++k) blended.m[k] += weight * bones[j].m[k];
+    }
+    return {blended.apply(load3(rest.centers + 3 * i)), blended.rotate(load3(rest.tangents_u + 3 * i)),
+            blended.rotate(load3(rest.tangents_v + 3 * i))};
+}
+
+__device__ inline void write_surfel_values(
+    const SurfaceElement<float>& s, const Vec3<float>& shaded, const FrameRules& rules, float* out) {
+    if (!rules.deferred) {
+        store3(out, shaded);
+        out += 3;
+    }
+    if (!rules.deferred && !rules.buffer) return;
+    store3(out, s.albedo);
+    out[3] = s.roughness;
+    out[4] = s.metallic;
+    store3(out + 5, s.normal);
+    out[8] = s.visibility;
+}
+
+// kQuery: whether other parts' probes are looked up.
+template <bool kQuery>
+__global__ void __launch_bounds__(128) prepare_surfels(
+    RestSurfels rest, const FrameView* view, const FrameSetup* setup, Probes<float, HalfRows> probes,
+    FrameLight<float> light, SplitSumTable<float> table, FrameRules rules, SurfelOutputs out) {
+    __shared__ Transform<float> bones[kJoints];
+    for (int t = threadIdx.x; t < kJoints * 12; t += blockDim.x) bones[t / 12].m[t % 12] = setup->bones[t / 12].m[t % 12];
+    __syncthreads();
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= rest.count) return;
+    const SurfelFrame<float> posed = posed_surfel(rest, i, bones);
+    const Vec3<float> to_camera = load3(setup->camera_position) - posed.center;
+    const Vec3<float> crossed = cross(posed.tangent_u, posed.tangent_v);
+    float opacity = rest.opacities[i];
+    if (rules.area_opacity) opacity *= footprint_factor(crossed, to_camera, view->intrinsics);
+    const ProjectedSurfel<float> p = project_surfel(
+        posed.center, posed.tangent_u, posed.tangent_v, opacity, setup->screen_from_world, rules.width, rules.height);
+    store_box(out.boxes + 4 * i, p.box);
+    if (p.box.radius == 0) return;
+    out.depths[i] = p.transform.w.z;
+    out.surfels[i] = tile_surfel(p.transform, opacity, out.boxes + 4 * i);
+
+    SurfaceElement<float> s;
+    s.to_viewer = normalized(to_camera);
+    s.normal = oriented_normal(normalized(crossed, 1e-20f), s.to_viewer, rules.shading.normals);
+    s.albedo = multiplied(load3(rest.material + 5 * i), load3(view->albedo_gain));
+    s.roughness = rest.material[5 * i + 3];
+    s.metallic = rest.material[5 * i + 4];
+    s.visibility = rest.own_visibility[i];
+    if (kQuery)
+        s.visibility *= other_visibility(
+            probes, rest.part[i], posed.center, s.normal, setup->part_from_world[0].m, kProbeShift, false);
+    Vec3<float> shaded = {};
+    if (!rules.deferred) shaded = shade(s, light, table, rules.shading);
+    write_surfel_values(s, shaded, rules, out.values + i * frame_channels(rules));
+}
+
+}  // namespace gs_ir

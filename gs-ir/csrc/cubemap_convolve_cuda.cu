@@ -69,7 +69,7 @@ __device__ Quad<T> bounding_sphere(Place p, int edge, int resolution) {
 template <typename T>
 __device__ bool within(Quad<T> a, Quad<T> b, T distance) {
     const Vec3<T> d = {a.x - b.x, a.y - b.y, a.z - b.z};
-    return distance >= T(0) && gs_ir::dot(d, d) <= distance * distance;
+    return (distance >= T(0)) & (gs_ir::dot(d, d) <= distance * distance);
 }
 
 // Whether some point of the one sphere may lie within `reach` of some point of the other.
@@ -113,28 +113,30 @@ struct Block {
 };
 
 template <typename T>
+struct Group {
+    Quad<T> places[kGroup];  // x, y, -drop in the block's frame
+    Quad<T> values[kGroup];
+};
+
+template <typename T>
 struct Sources {
     Block<T>* blocks;
-    Quad<T>* groups;   // bounding spheres
-    Quad<T>* places;   // x, y, -drop in the block's frame, by block, group, texel
-    Quad<T>* values;
+    Quad<T>* spheres;  // around each group
+    Group<T>* groups;  // by block
     int count;         // of blocks
 };
 
-// Bytes of the arrays of Sources, one after another; each starts at a multiple of 16.
+// Bytes of the arrays of Sources, which lie one after another.
 template <typename T>
-constexpr int64_t kBlockBytes = (sizeof(Block<T>) + 15) / 16 * 16;
-template <typename T>
-constexpr int64_t kBytesPerBlock = kBlockBytes<T> + kGroups * (1 + 2 * kGroup) * int64_t(sizeof(Quad<T>));
+constexpr int64_t kBytesPerBlock = sizeof(Block<T>) + kGroups * (sizeof(Quad<T>) + sizeof(Group<T>));
 
 template <typename T>
 Sources<T> layout(void* memory, int blocks) {
     Sources<T> s;
     s.count = blocks;
-    s.values = static_cast<Quad<T>*>(memory);
-    s.places = s.values + int64_t(blocks) * kGroups * kGroup;
-    s.groups = s.places + int64_t(blocks) * kGroups * kGroup;
-    s.blocks = reinterpret_cast<Block<T>*>(s.groups + int64_t(blocks) * kGroups);
+    s.groups = static_cast<Group<T>*>(memory);
+    s.spheres = reinterpret_cast<Quad<T>*>(s.groups + int64_t(blocks) * kGroups);
+    s.blocks = reinterpret_cast<Block<T>*>(s.spheres + int64_t(blocks) * kGroups);
     return s;
 }
 
@@ -167,12 +169,12 @@ __device__ void store_source(const Sources<T>& sources, int slot, const Texels<c
         for (int c = 0; c < kMaxChannels; ++c)
             if (c < texels.channels)
                 value[c] = texels.values[texels.index(texel) * texels.channels + c] * texels.factor(texel);
-    sources.places[slot] = {place.x, place.y, -place.z, T(0)};
-    sources.values[slot] = {value[0], value[1], value[2], value[3]};
+    sources.groups[slot / kGroup].places[k] = {place.x, place.y, -place.z, T(0)};
+    sources.groups[slot / kGroup].values[k] = {value[0], value[1], value[2], value[3]};
     if (k == 0) {
         Quad<T> around = bounding_sphere<T>(corner, kEdge, resolution);
         if (!texels.contains(corner)) around.w = T(-100);  // empty: nothing touches it
-        sources.groups[slot / kGroup] = around;
+        sources.spheres[slot / kGroup] = around;
     }
     if (k == 0 && group == 0) sources.blocks[block] = {sphere, frame};
 }
@@ -198,12 +200,12 @@ struct NarrowLobe {
     NarrowLobe(double alpha, double min_cosine) {
         const double squared = alpha * alpha, rate = (1 - squared) / 4;
         offset = float(squared), scale = float(rate), limit = float(squared + rate * 2 * (1 - min_cosine));
-        constant = float(1 + squared / (2 * rate)), slope = float(1 / (2 * rate));
+        constant = float(1 + squared / (2 * rate)), slope = float(-1 / (2 * rate));
     }
     __device__ float weight(float v) const {
         float inverse;
         asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(v));  // one instruction, one unit in the last place
-        return inverse * (constant * inverse - slope);
+        return inverse * (constant * inverse + slope);
     }
 };
 
@@ -233,9 +235,20 @@ struct Gatherer {
 #pragma unroll
         for (int t = 0; t < kPerLane; ++t) {
             const T v = line[t].w + line[t].x * place.x + line[t].y * place.y + line[t].z * place.z;
-            const T weight = kWhole || v <= lobe.limit ? lobe.weight(v) : T(0);
+            const T inside = lobe.weight(v);  // computed first: no branch
+            const T weight = kWhole || v <= lobe.limit ? inside : T(0);
 #pragma unroll
             for (int c = 0; c < C; ++c) sums[t][c] += weight * channel[c];
+        }
+    }
+
+    // The groups of `members` whose bits are set in `chosen`, the same in all lanes; source k of each.
+    template <bool kWhole, class Lobe>
+    __device__ void add_groups(const Group<T>* members, unsigned chosen, int k, const Lobe& lobe) {
+        while (chosen) {
+            const int next = 31 - __clz(chosen);
+            chosen ^= 1u << next;
+            add<kWhole>(members[next].places[k], members[next].values[k], lobe);
         }
     }
 
@@ -264,17 +277,12 @@ __device__ void gather_tile(
             const int block = first + __ffs(blocks) - 1;
             gatherer.enter(sources.blocks[block].frame, target, lobe, shared, lane);
             for (int group = block * kGroups; group < (block + 1) * kGroups; group += 32) {
-                const Quad<T> sphere = sources.groups[group + lane];
-                const bool mine = lane % shares == share;
-                const unsigned whole = __ballot_sync(kAllLanes, covers(around, sphere, reach));
-                for (unsigned found = __ballot_sync(kAllLanes, mine && touches(around, sphere, reach)); found;) {
-                    const int next = __ffs(found) - 1, slot = (group + next) * kGroup + k;
-                    found &= found - 1;
-                    if (whole >> next & 1)
-                        gatherer.template add<true>(sources.places[slot], sources.values[slot], lobe);
-                    else
-                        gatherer.template add<false>(sources.places[slot], sources.values[slot], lobe);
-                }
+                const Quad<T> sphere = sources.spheres[group + lane];
+                const bool near = (lane % shares == share) & touches(around, sphere, reach);
+                const bool whole = near & covers(around, sphere, reach);
+                const unsigned inside = __ballot_sync(kAllLanes, whole), rim = __ballot_sync(kAllLanes, near & !whole);
+                gatherer.template add_groups<true>(sources.groups + group, inside, k, lobe);
+                gatherer.template add_groups<false>(sources.groups + group, rim, k, lobe);
             }
         }
     }

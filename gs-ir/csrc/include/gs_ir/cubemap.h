@@ -70,8 +70,8 @@ GS_IR_HD Vec3<T> adj_pierce(const FacePoint<T>& p, T grad_s, T grad_t) {
     return from_face(p.face, local);
 }
 
-template <typename T>
-GS_IR_HD T texel_centre(int64_t index, int64_t resolution) { return T(2 * index + 1) / T(resolution) - T(1); }
+template <typename T, typename I>
+GS_IR_HD T texel_centre(I index, I resolution) { return T(2 * index + 1) / T(resolution) - T(1); }
 
 template <typename T>
 GS_IR_HD Vec3<T> texel_direction(int64_t index, int64_t resolution) {

@@ -40,8 +40,9 @@ __global__ void __launch_bounds__(gs_ir::kBlock) sample_kernel(
     const __grid_constant__ Layout<int64_t> layout, int64_t points, int64_t channels, const T* texels,
     const T* directions, const T* lod, T* out) {
     const int64_t i = int64_t(blockIdx.x) * gs_ir::kBlock + threadIdx.x;
-    if (i < points)
-        gs_ir::sample_cube(view(layout, texels, channels), gs_ir::load3(directions + 3 * i), lod[i], out + i * channels);
+    if (i >= points) return;
+    const gs_ir::Vec3<T> direction = gs_ir::load3(directions + 3 * i);
+    gs_ir::sample_cube(view(layout, texels, channels), direction, lod[i], out + i * channels);
 }
 
 template <typename T>

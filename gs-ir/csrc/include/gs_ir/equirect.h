@@ -39,7 +39,8 @@ GS_IR_HD Vec3<T> sample_equirect(const EquirectImage<T>& image, Vec3<T> d) {
     return upper * (T(1) - fy) + lower * fy;
 }
 
-// Texel `index` of a cube map: the mean of samples x samples lookups, weighted by `solid_angles` [R samples, R samples].
+// Texel `index` of a cube map: the mean of samples x samples lookups, weighted by `solid_angles`
+// [R samples, R samples].
 template <typename T>
 GS_IR_HD Vec3<T> resample_equirect(
     const EquirectImage<T>& image, const T* solid_angles, int32_t index, int32_t resolution, int32_t samples) {

@@ -129,6 +129,8 @@ def test_wrong_shapes_are_refused():
     query, volume, box, frame = _scene(torch.float32)
     with pytest.raises(ValueError, match="volume"):
         sample_transforms(query, volume.permute(0, 4, 1, 2, 3), box, frame)
+    with pytest.raises(ValueError, match="2\\*\\*31"):
+        sample_transforms(query, volume[:, :1, :1, :1].expand(-1, 600, 600, 600, -1), box, frame)
     with pytest.raises(ValueError, match="points"):
         sample_transforms(query[:, :2], volume, box, frame)
     with pytest.raises(ValueError, match="bone_transforms"):

@@ -94,9 +94,7 @@ def load_native() -> list[Path]:
             _log.warning("gs_ir: no native library at %s, using the PyTorch references (slow); run `make native`", path)
             return []
         if not named and (not stamp(path).exists() or stamp(path).read_text() != fingerprint()):
-            _log.warning(
-                "gs_ir: %s was built for other operators, using the references; run `make native`", path
-            )
+            _log.warning("gs_ir: %s was built for other operators, using the references; run `make native`", path)
             return []
         torch.ops.load_library(str(path))
     return paths

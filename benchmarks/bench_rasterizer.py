@@ -16,8 +16,8 @@ from gs_ir.surfels import SurfelRaster, rasterize_surfels
 
 CASES = [(100_000, 540), (100_000, 1080), (100_000, 2160), (200_000, 1080)]
 FEATURES = 7
-INSTANCES_PER_SURFEL = 16
-"""Capacity of the tile lists at 2160 x 2160; the anchor cloud needs about 8."""
+SPARE_CAPACITY = 1.5
+"""Tile lists hold this many times the pairs that the view has, as in training."""
 
 
 def drawing(surfels: int, resolution: int, features: int, device: str, grad: bool) -> tuple[Callable, list]:
@@ -25,18 +25,12 @@ def drawing(surfels: int, resolution: int, features: int, device: str, grad: boo
     scene, view = cloud(surfels), camera(resolution).to(device)
     inputs = [scene.centers, *scene.tangents, scene.opacities, scene.features[:, :features].contiguous()]
     leaves = [x.to(device).requires_grad_(grad) for x in inputs]
-
-    def draw() -> SurfelRaster:
-        return rasterize_surfels(
-            *leaves,
-            camera_from_world=view.camera_from_world,
-            intrinsics=view.intrinsics,
-            width=resolution,
-            height=resolution,
-            capacity=INSTANCES_PER_SURFEL * surfels,
-        )
-
-    return draw, leaves
+    arguments = {
+        "camera_from_world": view.camera_from_world, "intrinsics": view.intrinsics, "width": resolution,
+        "height": resolution,
+    }  # fmt: skip
+    capacity = int(SPARE_CAPACITY * int(rasterize_surfels(*leaves, **arguments).instances))
+    return lambda: rasterize_surfels(*leaves, **arguments, capacity=capacity), leaves
 
 
 def forward_and_backward(draw: Callable[[], SurfelRaster], leaves: list) -> Callable[[], object]:

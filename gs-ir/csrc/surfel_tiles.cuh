@@ -155,17 +155,28 @@ __device__ PixelState<T> blend_quarter(
     PixelState<T> state = open_pixel<T>(place.x < scene.width && place.y < scene.height);
     for (int32_t begin = first; begin < last && !__syncthreads_and(!state.open); begin += kBatch) {
         const int32_t count = stage.load(scene, place, begin, minimum(kBatch, last - begin), first_channel);
-        for (int32_t group = 0; group < count && __any_sync(kAllLanes, state.open); group += 32)
-            for (unsigned met = meeting_lanes(stage, place, group, count); met; met &= met - 1) {
-                const int32_t j = group + __ffs(met) - 1;
-                const RasterSurfel<T> surfel = stage.surfels[j].surfel;
-                const SurfelHit<T> hit = intersect(surfel, x, y);
-                if (!(hit.drawn && state.open)) continue;
-                const IntegerOf<T> instance = begin - first + stage.places[j];
-                const T weight = blend(state, true, hit_alpha(surfel, hit), hit.depth, instance);
+        const auto draw = [&](int32_t j, const SurfelHit<T>& hit, T alpha) {
+            if (!(hit.drawn && state.open)) return;
+            const T weight = blend(state, true, alpha, hit.depth, IntegerOf<T>(begin - first + stage.places[j]));
 #pragma unroll
-                for (int c = 0; c < kWidth; ++c) sums[c] += weight * stage.values[j][c];
+            for (int c = 0; c < kWidth; ++c) sums[c] += weight * stage.values[j][c];
+        };
+        for (int32_t group = 0; group < count && __any_sync(kAllLanes, state.open); group += 32) {
+            unsigned met = meeting_lanes(stage, place, group, count);
+            while (met) {
+                // Two at a time: the second hides the first one's latency.
+                const int32_t near = group + __ffs(met) - 1;
+                met &= met - 1;
+                const bool is_pair = met != 0;
+                const int32_t far = is_pair ? group + __ffs(met) - 1 : near;
+                met &= met - 1;
+                const RasterSurfel<T> first_surfel = stage.surfels[near].surfel, second_surfel = stage.surfels[far].surfel;
+                const SurfelHit<T> first_hit = intersect(first_surfel, x, y), second_hit = intersect(second_surfel, x, y);
+                const T first_alpha = hit_alpha(first_surfel, first_hit), second_alpha = hit_alpha(second_surfel, second_hit);
+                draw(near, first_hit, first_alpha);
+                if (is_pair) draw(far, second_hit, second_alpha);
             }
+        }
     }
     return state;
 }

@@ -16,7 +16,7 @@ from gs_ir.equirect import shrink
 from gs_ir.reference import cubemap as reference
 from gs_ir.reference.spherical_harmonics import basis
 
-LOBE_FRACTION = 0.995
+LOBE_FRACTION = 0.99
 """Share of the GGX normals inside the cone that prefiltering visits."""
 SMALLEST_LEVEL = 16
 FINE_ROUGHNESS = (0.08, 0.185, 0.29, 0.395, 0.5)
@@ -247,8 +247,8 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
     """Convolve a cube map with GGX lobes and with the cosine lobe.
 
     Level of roughness r: the mean of L weighted by n.l D(h), n = v = r (Karis 2013), ``ggx_alpha = r**2``, over the
-    cone that holds 99.5 % of the lobe. The weights are exact texel solid angles and are normalised by their sum, so a
-    constant light is reproduced.
+    cone that holds 99 % of the lobe (the published rule). The weights are exact texel solid angles and are normalised by
+    their sum, so a constant light is reproduced.
 
     Args:
         cubemap: [6, R, R, 3] linear radiance; R a power of two, at least 16.

@@ -4,6 +4,9 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -17,19 +20,35 @@ using at::Tensor;
 
 constexpr int64_t kRaysPerTask = 256;
 
-// Turns counts in info[r][1] into first samples in info[r][0]; returns the number of all samples.
-int64_t scan_counts(int64_t* info, int64_t rays) {
+using SampleTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;  // starts, ends, rays, packed_info, total
+
+// Turns counts in info[r][1] into first samples in info[r][0]; returns the number of all samples. With a capacity rays
+// that do not fit whole lose their samples.
+int64_t scan_counts(int64_t* info, int64_t rays, int64_t capacity) {
     int64_t total = 0;
     for (int64_t r = 0; r < rays; ++r) {
         info[2 * r] = total;
         total += info[2 * r + 1];
+        if (capacity > 0 && total > capacity) {
+            info[2 * r] = capacity;
+            info[2 * r + 1] = 0;
+        }
     }
     return total;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Tensor& directions,
-                                                 const Tensor& occupancy, const Tensor& boxes,
-                                                 const Tensor& frame_index, double step, const Tensor& jitter) {
+// Where the samples go: as many as there are, or as many as the capacity, all of them zero.
+struct NewSamples {
+    Tensor starts, ends, ray_indices;
+
+    NewSamples(int64_t total, int64_t capacity, const at::TensorOptions& depth, const at::TensorOptions& index)
+        : starts(capacity > 0 ? at::zeros({capacity}, depth) : at::empty({total}, depth)),
+          ends(capacity > 0 ? at::zeros({capacity}, depth) : at::empty({total}, depth)),
+          ray_indices(capacity > 0 ? at::zeros({capacity}, index) : at::empty({total}, index)) {}
+};
+
+SampleTensors march(const Tensor& origins, const Tensor& directions, const Tensor& occupancy, const Tensor& boxes,
+                    const Tensor& frame_index, double step, const Tensor& jitter, int64_t capacity) {
     const int64_t rays = origins.size(0), tasks = (rays + kRaysPerTask - 1) / kRaysPerTask;
     const int64_t* frames = frame_index.const_data_ptr<int64_t>();
     for (int64_t r = 0; r < rays; ++r)
@@ -39,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
     int64_t* info = packed_info.mutable_data_ptr<int64_t>();
     // The lattice indices that each task met, so that rays are marched once and not to count and to fill.
     std::vector<std::vector<int32_t>> met(tasks);
-    Tensor starts, ends, ray_indices;
+    SampleTensors out;
     AT_DISPATCH_FLOATING_TYPES(origins.scalar_type(), "march", [&] {
         using T = scalar_t;
         const gs_ir::MarchScene<T> scene{
@@ -58,12 +77,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
             gs_ir::march_ray(scene.ray(r), scene.grid(r), [&](int32_t k) { lattice.push_back(k); });
             info[2 * r + 1] = int64_t(lattice.size() - before);
         });
-        const int64_t samples = scan_counts(info, rays);
-        starts = at::empty({samples}, origins.options());
-        ends = at::empty_like(starts);
-        ray_indices = at::empty({samples}, frame_index.options());
-        T *start = starts.mutable_data_ptr<T>(), *end = ends.mutable_data_ptr<T>();
-        int64_t* ray_index = ray_indices.mutable_data_ptr<int64_t>();
+        const int64_t total = scan_counts(info, rays, capacity);
+        const NewSamples made(total, capacity, origins.options(), frame_index.options());
+        T *start = made.starts.mutable_data_ptr<T>(), *end = made.ends.mutable_data_ptr<T>();
+        int64_t* ray_index = made.ray_indices.mutable_data_ptr<int64_t>();
         each_ray([&](int64_t r, const std::vector<int32_t>& lattice) {
             const auto ray = scene.ray(r);
             const int64_t task_first = info[2 * (r / kRaysPerTask * kRaysPerTask)];
@@ -73,8 +90,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> march(const Tensor& origins, const Te
                 ray_index[i] = r;
             }
         });
+        out = {made.starts, made.ends, made.ray_indices, packed_info, at::scalar_tensor(total, packed_info.options())};
     });
-    return {starts, ends, ray_indices, packed_info};
+    return out;
 }
 
 std::tuple<Tensor, Tensor> resample(const Tensor& t_starts, const Tensor& t_ends, const Tensor& packed_info,
@@ -102,9 +120,8 @@ std::tuple<Tensor, Tensor> resample(const Tensor& t_starts, const Tensor& t_ends
     return {t, interval};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> insert_samples(const Tensor& t_starts, const Tensor& t_ends,
-                                                          const Tensor& packed_info, const Tensor& t,
-                                                          const Tensor& interval) {
+SampleTensors insert_samples(const Tensor& t_starts, const Tensor& t_ends, const Tensor& packed_info, const Tensor& t,
+                             const Tensor& interval, int64_t capacity) {
     const int64_t rays = packed_info.size(0), draws = t.size(1);
     Tensor new_info = at::empty_like(packed_info);
     const int64_t* info = packed_info.const_data_ptr<int64_t>();
@@ -114,18 +131,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> insert_samples(const Tensor& t_starts
         refined[2 * r + 1] = info[2 * r + 1];
         for (int64_t k = 0; k < draws; ++k) refined[2 * r + 1] += drawn[r * draws + k] >= 0;
     }
-    const int64_t samples = scan_counts(refined, rays);
-    Tensor starts = at::empty({samples}, t_starts.options()), ends = at::empty_like(starts);
-    Tensor ray_indices = at::empty({samples}, packed_info.options());
-    int64_t* ray_index = ray_indices.mutable_data_ptr<int64_t>();
+    const int64_t total = scan_counts(refined, rays, capacity);
+    const NewSamples made(total, capacity, t_starts.options(), packed_info.options());
+    int64_t* ray_index = made.ray_indices.mutable_data_ptr<int64_t>();
     AT_DISPATCH_FLOATING_TYPES(t_starts.scalar_type(), "insert_samples", [&] {
         const auto* old_start = t_starts.const_data_ptr<scalar_t>();
         const auto* old_end = t_ends.const_data_ptr<scalar_t>();
         const auto* depth = t.const_data_ptr<scalar_t>();
-        auto* start = starts.mutable_data_ptr<scalar_t>();
-        auto* end = ends.mutable_data_ptr<scalar_t>();
+        auto* start = made.starts.mutable_data_ptr<scalar_t>();
+        auto* end = made.ends.mutable_data_ptr<scalar_t>();
         at::parallel_for(0, rays, kRaysPerTask, [&](int64_t begin, int64_t stop) {
             for (int64_t r = begin; r < stop; ++r) {
+                if (refined[2 * r + 1] == 0) continue;
                 const int64_t from = info[2 * r], to = refined[2 * r];
                 gs_ir::insert_ray(old_start + from, old_end + from, info[2 * r + 1], from, depth + r * draws,
                                   drawn + r * draws, draws, refined[2 * r + 1], start + to, end + to);
@@ -133,11 +150,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> insert_samples(const Tensor& t_starts
             }
         });
     });
-    return {starts, ends, ray_indices, new_info};
+    return {made.starts, made.ends, made.ray_indices, new_info, at::scalar_tensor(total, packed_info.options())};
 }
 
 Tensor render_weights(const Tensor& alphas, const Tensor& packed_info) {
-    Tensor weights = at::empty_like(alphas);
+    Tensor weights = at::zeros_like(alphas);  // rows of no ray stay zero
     const int64_t* info = packed_info.const_data_ptr<int64_t>();
     AT_DISPATCH_FLOATING_TYPES(alphas.scalar_type(), "render_weights", [&] {
         const auto* alpha = alphas.const_data_ptr<scalar_t>();
@@ -151,7 +168,7 @@ Tensor render_weights(const Tensor& alphas, const Tensor& packed_info) {
 }
 
 Tensor render_weights_backward(const Tensor& grad, const Tensor& alphas, const Tensor& packed_info) {
-    Tensor grad_alphas = at::empty_like(alphas);
+    Tensor grad_alphas = at::zeros_like(alphas);
     const int64_t* info = packed_info.const_data_ptr<int64_t>();
     AT_DISPATCH_FLOATING_TYPES(alphas.scalar_type(), "render_weights_backward", [&] {
         const auto* g = grad.const_data_ptr<scalar_t>();

@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
 #include "gs_ir/packed.h"
@@ -33,7 +33,7 @@ at::Tensor accumulate(const at::Tensor& weights, const at::Tensor& values, const
 std::tuple<at::Tensor, at::Tensor> accumulate_backward(
     const at::Tensor& grad, const at::Tensor& weights, const at::Tensor& values, const at::Tensor& packed_info) {
     const int64_t rays = packed_info.size(0), channels = values.size(1);
-    at::Tensor grad_weights = at::empty_like(weights), grad_values = at::empty_like(values);
+    at::Tensor grad_weights = at::zeros_like(weights), grad_values = at::zeros_like(values);
     const int64_t* info = packed_info.const_data_ptr<int64_t>();
     AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "accumulate_backward", [&] {
         const auto* g = grad.const_data_ptr<scalar_t>();

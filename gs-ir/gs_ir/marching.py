@@ -2,6 +2,10 @@
 
 The samples of all rays lie one after another as in :mod:`gs_ir.packed`. Depth ``t`` counts multiples of the ray's
 direction: metres when directions have unit length.
+
+How many samples there are depends on the data, so a GPU's host waits to size the outputs. Where a ``capacity`` is given
+it does not: the outputs have that length, rows behind the last ray's samples are intervals of ray 0 without length, and
+rays that do not fit whole have no samples.
 """
 
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from gs_ir.reference import marching as reference
 define(
     "march",
     "(Tensor origins, Tensor directions, Tensor occupancy, Tensor boxes, Tensor frame_index, *, float step, "
-    "Tensor jitter) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor jitter, int capacity=0) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference.march,
 )
 define(
@@ -25,8 +29,8 @@ define(
 )
 define(
     "insert_samples",
-    "(Tensor t_starts, Tensor t_ends, Tensor packed_info, Tensor t, Tensor interval) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor t_starts, Tensor t_ends, Tensor packed_info, Tensor t, Tensor interval, int capacity=0) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference.insert_samples,
 )
 define("render_weights", "(Tensor alphas, Tensor packed_info) -> Tensor", reference.render_weights)
@@ -60,12 +64,15 @@ class RaySamples:
         t_ends: [S] depth where it closes.
         ray_indices: [S] int64, ascending.
         packed_info: [R, 2] int64, first interval and number of intervals of each ray.
+        total: [] int64, number of intervals that the rays have, those that did not fit included; None where all fit
+            by construction.
     """
 
     t_starts: Tensor
     t_ends: Tensor
     ray_indices: Tensor
     packed_info: Tensor
+    total: Tensor | None = None
 
     @property
     def midpoints(self) -> Tensor:
@@ -83,6 +90,7 @@ def march(
     *,
     step: float,
     jitter: Tensor,
+    capacity: int = 0,
 ) -> RaySamples:
     """Intervals of equal length through the occupied cells of each ray's frame.
 
@@ -97,6 +105,7 @@ def march(
         frame_index: [R] int64, the ray's frame in 0..B-1.
         step: length of an interval.
         jitter: [R] in [0, 1), shift of the lattice in steps.
+        capacity: number of intervals returned, see above; 0: as many as there are.
 
     Returns:
         The kept intervals in order. Not differentiable.
@@ -116,8 +125,8 @@ def march(
     if not step > 0:
         raise ValueError(f"march: positive step expected, found {step}")
     arguments = (origins.contiguous(), directions.contiguous(), occupancy.contiguous(), boxes.contiguous())
-    jitter = jitter.contiguous()
-    return RaySamples(*torch.ops.gs_ir.march(*arguments, frame_index.contiguous(), step=step, jitter=jitter))
+    keywords = {"step": step, "jitter": jitter.contiguous(), "capacity": capacity}
+    return RaySamples(*torch.ops.gs_ir.march(*arguments, frame_index.contiguous(), **keywords))
 
 
 @torch.no_grad()
@@ -155,13 +164,14 @@ def resample(
 
 
 @torch.no_grad()
-def insert_samples(samples: RaySamples, t: Tensor, interval: Tensor) -> RaySamples:
+def insert_samples(samples: RaySamples, t: Tensor, interval: Tensor, capacity: int = 0) -> RaySamples:
     """Cut intervals at drawn depths: every draw outside of the background adds one interval to its ray.
 
     Args:
         samples: S intervals of R rays.
         t: [R, K] depths, ascending along each ray as :func:`resample` returns them for ascending positions.
         interval: [R, K] int64, the interval that each depth lies in, -1 for draws to ignore.
+        capacity: number of intervals returned, see above; 0: as many as there are.
 
     Returns:
         The refined intervals in order; their union is unchanged. Not differentiable.
@@ -173,7 +183,7 @@ def insert_samples(samples: RaySamples, t: Tensor, interval: Tensor) -> RaySampl
         found = f"{tuple(t.shape)} and {tuple(interval.shape)}"
         raise ValueError(f"insert_samples: t and interval [R, K] expected, found {found}")
     arguments = (samples.t_starts, samples.t_ends, samples.packed_info, t.contiguous(), interval.contiguous())
-    return RaySamples(*torch.ops.gs_ir.insert_samples(*arguments))
+    return RaySamples(*torch.ops.gs_ir.insert_samples(*arguments, capacity))
 
 
 def render_weights(alphas: Tensor, packed_info: Tensor) -> Tensor:
@@ -184,7 +194,7 @@ def render_weights(alphas: Tensor, packed_info: Tensor) -> Tensor:
         packed_info: [R, 2] int64, first sample and count of each ray.
 
     Returns:
-        [S], differentiable in ``alphas`` (also at alpha = 1).
+        [S], zero for rows of no ray; differentiable in ``alphas`` (also at alpha = 1).
 
     Raises:
         ValueError: ``alphas`` is not one-dimensional.

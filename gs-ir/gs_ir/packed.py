@@ -1,7 +1,7 @@
 """Reductions over the samples of a ray.
 
 Samples of all rays lie one after another; ``packed_info`` [R, 2] (int64) holds each ray's first sample and count, in
-ascending order without gaps.
+ascending order without gaps. Rows behind the last ray's samples belong to no ray.
 """
 
 import torch

@@ -58,6 +58,10 @@ def _samples(counts: list[int], seed: int = 0, dtype=torch.float64) -> RaySample
     return RaySamples(edges[::2].contiguous(), edges[1::2].contiguous(), ray_of_sample(packed_info, total), packed_info)
 
 
+def _fields(samples: RaySamples) -> tuple:
+    return samples.t_starts, samples.t_ends, samples.ray_indices, samples.packed_info, samples.total
+
+
 def _weights(samples: RaySamples, seed: int = 1) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     alphas = torch.rand(samples.t_starts.shape, generator=generator, dtype=samples.t_starts.dtype)
@@ -99,7 +103,7 @@ def test_march_equals_reference():
     scene = _scene(rays=300, seed=3)
     ours = march(**scene, step=STEP)
     expected = reference.march(**scene, step=STEP)
-    torch.testing.assert_close((ours.t_starts, ours.t_ends, ours.ray_indices, ours.packed_info), expected)
+    torch.testing.assert_close(_fields(ours), expected)
 
 
 def test_march_through_a_full_grid_covers_the_chord():
@@ -244,7 +248,7 @@ def test_insert_equals_reference_and_skips_ignored_draws():
     ours = insert_samples(samples, t, interval)
     packed = (samples.t_starts, samples.t_ends, samples.packed_info)
     expected = reference.insert_samples(*packed, t, interval)
-    torch.testing.assert_close((ours.t_starts, ours.t_ends, ours.ray_indices, ours.packed_info), expected)
+    torch.testing.assert_close(_fields(ours), expected)
 
 
 def test_insert_into_opaque_and_empty_rays():
@@ -258,6 +262,48 @@ def test_insert_into_opaque_and_empty_rays():
     widths = (refined.t_ends - refined.t_starts)[:17]
     torch.testing.assert_close(widths[1:16], (length / 16).expand(15))
     torch.testing.assert_close(widths[[0, 16]], (length / 32).expand(2))
+
+
+@pytest.mark.parametrize("room", [-40, 0, 40])
+def test_a_capacity_changes_only_the_length(room):
+    """Fails when rays that fit differ from those of an unlimited list, one that does not fit keeps samples, or rows
+    behind the last sample are not empty intervals that weights and gradients pass over.
+    """
+    scene = _scene(rays=100, seed=6)
+    whole = march(**scene, step=STEP)
+    capacity = int(whole.total) + room
+    ours = march(**scene, step=STEP, capacity=capacity)
+    torch.testing.assert_close(_fields(ours), reference.march(**scene, step=STEP, capacity=capacity))
+    assert int(ours.total) == len(whole.t_starts)
+    assert len(ours.t_starts) == capacity
+    used = int(ours.packed_info[:, 1].sum())
+    assert capacity - 20 <= used if room < 0 else used == int(whole.total)
+    torch.testing.assert_close(ours.t_starts[:used], whole.t_starts[:used])
+    assert not ours.t_ends[used:].any()
+    assert (ours.packed_info.sum(1) <= capacity).all()
+    weights = _weights(ours)
+    assert not weights[used:].any()
+    t, interval = resample(ours, weights, 9)
+    refined = insert_samples(ours, t, interval, capacity=capacity + 300)
+    packed = (ours.t_starts, ours.t_ends, ours.packed_info)
+    torch.testing.assert_close(_fields(refined), reference.insert_samples(*packed, t, interval, capacity + 300))
+    unlimited = insert_samples(ours, t, interval)
+    torch.testing.assert_close(unlimited.total, refined.total)
+    many = int(refined.packed_info[:, 1].sum())
+    torch.testing.assert_close(refined.t_ends[:many], unlimited.t_ends[:many])
+
+
+def test_rows_of_no_ray_get_no_gradient():
+    """Fails when what lies behind the last ray's samples reaches a composite or gets an undefined gradient."""
+    packed_info = torch.tensor([[0, 3], [3, 0], [3, 2]])
+    alphas = torch.rand(9, dtype=torch.float64, requires_grad=True)
+    values = torch.rand(9, 2, dtype=torch.float64, requires_grad=True)
+    for weigh in (render_weights, reference.render_weights):
+        composed = accumulate(weigh(alphas, packed_info), values, packed_info)
+        gradients = torch.autograd.grad(composed.sum(), (alphas, values))
+        assert all(not g[5:].any() and g[:5].any() for g in gradients)
+        short = accumulate(weigh(alphas[:5], packed_info), values[:5], packed_info)
+        torch.testing.assert_close(composed, short)
 
 
 def test_weights_by_hand():

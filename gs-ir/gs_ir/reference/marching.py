@@ -15,8 +15,9 @@ def march(
     *,
     step: float,
     jitter: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Starts [S], ends [S], rays [S] and packed_info [R, 2] of the steps whose midpoint is in an occupied cell."""
+    capacity: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Starts [S], ends [S], rays [S], packed_info [R, 2] and number of steps whose midpoint is in an occupied cell."""
     box = boxes[frame_index]
     far = _box_exit(origins, directions, box)
     steps = int((far / step).max().ceil().clamp(min=0)) if far.numel() else 0
@@ -30,12 +31,27 @@ def march(
     occupied = inside & (occupancy[frame_index[:, None], z, y, x] > 0)
     rays, hit = occupied.nonzero(as_tuple=True)
     offset = hit.to(origins.dtype) + jitter[rays]
-    return offset * step, (offset + 1) * step, rays, pack(occupied.sum(1))
+    return fit(offset * step, (offset + 1) * step, rays, pack(occupied.sum(1)), capacity)
 
 
 def pack(counts: Tensor) -> Tensor:
     """``packed_info`` [R, 2] (first sample, count) of rays with ``counts`` [R] samples."""
     return torch.stack([counts.cumsum(0) - counts, counts], 1)
+
+
+def fit(
+    starts: Tensor, ends: Tensor, rays: Tensor, packed_info: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The intervals as a list of ``capacity`` (0: as long as needed): rays that do not fit whole are left out."""
+    total = packed_info[:, 1].sum()
+    if capacity == 0:
+        return starts, ends, rays, packed_info, total
+    fits = packed_info.sum(1) <= capacity
+    counts = torch.where(fits, packed_info[:, 1], 0)
+    used = int(counts.sum())
+    padded = [torch.cat([x[:used], x.new_zeros(capacity - used)]) for x in (starts, ends, rays)]
+    first = torch.where(fits, packed_info[:, 0], capacity)
+    return *padded, torch.stack([first, counts], 1), total
 
 
 def resample(
@@ -60,10 +76,12 @@ def resample(
 
 
 def insert_samples(
-    t_starts: Tensor, t_ends: Tensor, packed_info: Tensor, t: Tensor, interval: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The intervals of :func:`march` cut at the depths ``t`` [R, K]; starts, ends, rays and packed_info."""
-    rays = ray_of_sample(packed_info, t_starts.shape[0])
+    t_starts: Tensor, t_ends: Tensor, packed_info: Tensor, t: Tensor, interval: Tensor, capacity: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The intervals of :func:`march` cut at the depths ``t`` [R, K]; starts, ends, rays, packed_info and number."""
+    used = int(packed_info[:, 1].sum())
+    t_starts, t_ends = t_starts[:used], t_ends[:used]
+    rays = ray_of_sample(packed_info, used)
     drawn = interval >= 0
     source = torch.cat([torch.arange(t_starts.shape[0], device=t.device), interval[drawn]])
     cuts = torch.minimum(torch.maximum(t[drawn], t_starts[interval[drawn]]), t_ends[interval[drawn]])
@@ -74,15 +92,15 @@ def insert_samples(
     continues = torch.zeros_like(source, dtype=torch.bool)
     continues[:-1] = source[1:] == source[:-1]
     ends = torch.where(continues, starts.roll(-1), t_ends[source])
-    return starts, ends, rays[source], pack(packed_info[:, 1] + drawn.sum(1))
+    return fit(starts, ends, rays[source], pack(packed_info[:, 1] + drawn.sum(1)), capacity)
 
 
 def render_weights(alphas: Tensor, packed_info: Tensor) -> Tensor:
     """Compositing weights [S]: alpha times the transmittance of the ray's samples before."""
     clear, rays, column = _pad(1 - alphas, packed_info, 1)
     transmittance = clear.cumprod(1)
-    before = torch.cat([torch.ones_like(transmittance[:, :1]), transmittance], 1)
-    return alphas * before[rays, column]
+    before = torch.cat([torch.ones_like(transmittance[:, :1]), transmittance], 1)[rays, column]
+    return alphas * torch.nn.functional.pad(before, (0, len(alphas) - len(before)))
 
 
 def _box_exit(origins: Tensor, directions: Tensor, box: Tensor) -> Tensor:
@@ -93,7 +111,8 @@ def _box_exit(origins: Tensor, directions: Tensor, box: Tensor) -> Tensor:
 
 
 def _pad(values: Tensor, packed_info: Tensor, fill: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Values as a matrix [R, longest ray], and each sample's row and column in it."""
+    """Values as a matrix [R, longest ray], and each sample's row and column in it; rows of no ray are left out."""
+    values = values[: int(packed_info[:, 1].sum())]
     rays = ray_of_sample(packed_info, values.shape[0])
     column = torch.arange(values.shape[0], device=values.device) - packed_info[rays, 0]
     longest = int(packed_info[:, 1].max()) if packed_info.shape[0] else 0

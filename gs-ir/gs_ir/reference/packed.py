@@ -12,6 +12,7 @@ def ray_of_sample(packed_info: Tensor, samples: int) -> Tensor:
 
 def accumulate(weights: Tensor, values: Tensor, packed_info: Tensor) -> Tensor:
     """Sum of ``weights`` [S] times ``values`` [S, C] per ray, [R, C]."""
-    rays = ray_of_sample(packed_info, weights.shape[0])
+    used = int(packed_info[:, 1].sum())  # rows behind are of no ray
+    weights, values, rays = weights[:used], values[:used], ray_of_sample(packed_info, used)
     total = values.new_zeros(packed_info.shape[0], values.shape[1])
     return total.index_add(0, rays, weights[:, None] * values)

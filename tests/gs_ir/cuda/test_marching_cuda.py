@@ -29,7 +29,7 @@ def _scene(rays: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 
 def _fields(samples: RaySamples) -> tuple[Tensor, ...]:
-    return samples.t_starts, samples.t_ends, samples.ray_indices, samples.packed_info
+    return samples.t_starts, samples.t_ends, samples.ray_indices, samples.packed_info, samples.total
 
 
 def _samples(rays: int, dtype: torch.dtype, most: int = 40) -> tuple[Tensor, ...]:
@@ -126,6 +126,28 @@ def test_insert_samples(rays, dtype):
         return reference.insert_samples(tensors[0], tensors[1], *tensors[3:])
 
     assert_agree(on_ops, (*samples, t, interval), reference=on_reference, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("capacity", [1, 500, 100_000])
+@pytest.mark.parametrize("rays", COUNTS)
+def test_capacity(rays, capacity):
+    """Fails when rays that do not fit keep samples, unused rows are not written, or the host waits for the number."""
+    scene = _scene(rays, torch.float64)
+
+    def marched(*tensors):
+        samples = march(*tensors[:5], step=0.11, jitter=tensors[5], capacity=capacity)
+        weights = render_weights(torch.full_like(samples.t_starts, 0.05), samples.packed_info)
+        draws = resample(samples, weights, 9)
+        return (*_fields(samples), weights, *_fields(insert_samples(samples, *draws, capacity=2 * capacity)))
+
+    assert_agree(marched, scene, **TOLERANCES[torch.float64])
+    on_device = [x.cuda() for x in scene]
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        marched(*on_device)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

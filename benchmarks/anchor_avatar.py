@@ -25,7 +25,8 @@ from explicit_branch.avatar import Avatar, AvatarRecord
 from explicit_branch.rendering.probe_baking import bake_probes
 from explicit_branch.rendering.probes import OcclusionProbes
 from explicit_branch.surfels import SurfaceMaterial, Surfels, raw_attributes
-from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, prefilter
+from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap
+from gs_ir.prefiltering import prefilter
 
 
 def avatar(surfels: int, device: str, *, probes: bool = True) -> Avatar:

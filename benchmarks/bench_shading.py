@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.timing import Row, busy_by_kernel, row, write_rows
 from explicit_branch.rendering.light import ImageLight
-from gs_ir.cubemap import PrefilteredLight, prefilter
+from gs_ir.cubemap import PrefilteredLight
+from gs_ir.prefiltering import prefilter
 
 IMAGE_SIZE = (1024, 2048)
 RESOLUTION = 256

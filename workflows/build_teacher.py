@@ -13,6 +13,7 @@ from implicit_branch.sampling.pixels import SAMPLERS
 from implicit_branch.teacher import SubjectIdentity, Teacher, load_teacher
 from implicit_branch.training_images import TrainingImages
 from workflows.build_data import canonical_body
+from workflows.device import compute_device
 from workflows.paths import StagePaths
 
 
@@ -32,8 +33,9 @@ def identity(config: DictConfig, frames: FrameSet) -> SubjectIdentity:
 
 
 def new_teacher(config: DictConfig, frames: FrameSet) -> Teacher:
-    """An untrained teacher of ``frames``' subject."""
-    return Teacher.from_body(recipe(config, len(frames)), identity(config, frames), canonical_body(config, frames))
+    """An untrained teacher of ``frames``' subject, on the device that computes."""
+    body = canonical_body(config, frames).to(compute_device())
+    return Teacher.from_body(recipe(config, len(frames)), identity(config, frames), body)
 
 
 def trained_teacher(config: DictConfig, frames: FrameSet | None, device: str) -> Teacher:

@@ -23,7 +23,7 @@ from core.frames import Frame, world_to_opengl_normals
 from core.images import read_hdr, write_image
 from explicit_branch.avatar import Avatar, load_avatar
 from explicit_branch.rendering.renderer import Renderer
-from gs_ir.cubemap import prefilter
+from gs_ir.prefiltering import prefilter
 from implicit_branch.teacher import load_teacher
 from workflows import evaluate_student, evaluate_teacher
 from workflows.baseline import PaintedBody

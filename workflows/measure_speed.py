@@ -17,7 +17,8 @@ from data.hdr import bundled_hdris, find_hdri
 from explicit_branch.avatar import Avatar, avatar_from_state
 from explicit_branch.rendering.renderer import SHADING_MODES, Renderer
 from explicit_branch.rendering.timing import StageTimer, summary
-from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, prefilter
+from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap
+from gs_ir.prefiltering import prefilter
 from workflows.build_data import explicit_frames
 from workflows.paths import StagePaths
 from workflows.relight import renderer_of, trained_avatar

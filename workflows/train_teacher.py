@@ -51,6 +51,7 @@ def train(config: DictConfig) -> Teacher:
         module.load_state_dict(load_weights_only(resume)["state_dict"])
         resume = None
     fit(config, module, resume)
+    teacher.to(compute_device())  # Lightning leaves it on the CPU
     step = branch.trainer.max_steps
     export(teacher, paths.save_dir, step=step, resolution=branch.geometry.isosurface.resolution)
     for split in branch.export.maps:

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from core.protocols import CanonicalField
-from gs_ir.cubemap import PrefilteredLight, prefilter, texel_directions, texel_solid_angles
+from gs_ir.cubemap import PrefilteredLight, texel_directions, texel_solid_angles
+from gs_ir.prefiltering import prefilter
 
 
 class LightFitter:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from core.environment import EnvironmentMap
-from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, prefilter, published_levels
+from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap
+from gs_ir.prefiltering import prefilter, published_levels
 
 DEFAULT_RESOLUTION = 128
 

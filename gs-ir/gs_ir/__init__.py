@@ -18,18 +18,12 @@ from gs_ir.bvh import (
     signed_distance,
 )
 from gs_ir.correspondence import Correspondences, SeedGrid, build_seeds, find_correspondences
-from gs_ir.cubemap import (
-    PrefilteredLight,
-    equirect_to_cubemap,
-    prefilter,
-    sample_cubemap,
-    texel_directions,
-    texel_solid_angles,
-)
+from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, sample_cubemap, texel_directions, texel_solid_angles
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
+from gs_ir.prefiltering import prefilter
 from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
 from gs_ir.skinning import blend_transforms, sample_transforms
 from gs_ir.split_sum import sample_split_sum, split_sum_table

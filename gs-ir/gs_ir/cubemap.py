@@ -1,4 +1,4 @@
-"""Cube maps of radiance: geometry, seamless lookup, and prefiltering for split-sum shading.
+"""Cube maps of radiance: geometry, seamless lookup, and the prefiltered light of split-sum shading.
 
 Faces are ordered +x, -x, +y, -y, +z, -z as in OpenGL; texel (row, column) of a face has t down and s to the right:
 +x (1, -t, -s), -x (-1, -t, s), +y (s, 1, t), -y (s, -1, -t), +z (s, -t, 1), -z (-s, -t, -1).
@@ -6,7 +6,7 @@ Faces are ordered +x, -x, +y, -y, +z, -z as in OpenGL; texel (row, column) of a 
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, cos, log2, sin
+from math import cos, sin
 
 import torch
 from torch import Tensor
@@ -14,16 +14,6 @@ from torch import Tensor
 from gs_ir._library import define, define_backward
 from gs_ir.equirect import shrink
 from gs_ir.reference import cubemap as reference
-from gs_ir.reference.spherical_harmonics import basis
-
-LOBE_FRACTION = 0.99
-"""Share of the GGX normals inside the cone that prefiltering visits."""
-SMALLEST_LEVEL = 16
-FINE_ROUGHNESS = (0.08, 0.185, 0.29, 0.395, 0.5)
-COARSE_ROUGHNESS = (0.65, 0.8, 1.0)
-IRRADIANCE_RESOLUTION = 64
-"""Texels along an edge of the level that is projected onto harmonics: their quadrature is exact to 1e-4 there."""
-IRRADIANCE_FACTORS = (1.0, 2 / 3, 2 / 3, 2 / 3, 0.25, 0.25, 0.25, 0.25, 0.25)
 
 define(
     "sample_cubemap",
@@ -222,57 +212,6 @@ def equirect_to_cubemap(image: Tensor, resolution: int, samples: int = 4) -> Ten
     return torch.ops.gs_ir.resample_equirect(image, weights, resolution)
 
 
-def default_levels(resolution: int) -> list[tuple[int, float]]:
-    """Resolution and roughness of each prefiltered level for a base ``resolution`` (a power of two, at least 16).
-
-    Roughness up to 0.5 follows the published spacing; beyond it two more levels replace the published jump to 1.
-    A level is no finer than its lobe needs.
-    """
-    fine = [
-        (max(SMALLEST_LEVEL, min(resolution >> i, _resolution_of_lobe(roughness))), roughness)
-        for i, roughness in enumerate(FINE_ROUGHNESS)
-    ]
-    return [(min(r, resolution), roughness) for r, roughness in fine + [(SMALLEST_LEVEL, r) for r in COARSE_ROUGHNESS]]
-
-
-def published_levels(resolution: int) -> list[tuple[int, float]]:
-    """The reference system's levels: a pyramid down to 16, roughness 0.08 to 0.5, and 1 at the end."""
-    count = max(int(log2(resolution / SMALLEST_LEVEL)) + 1, 2)
-    steps = max(count - 2, 1)
-    roughness = [0.08 + 0.42 * i / steps for i in range(count - 1)] + [1.0]
-    return [(max(resolution >> i, SMALLEST_LEVEL), value) for i, value in enumerate(roughness)]
-
-
-def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) -> PrefilteredLight:
-    """Convolve a cube map with GGX lobes and with the cosine lobe.
-
-    Level of roughness r: the mean of L weighted by n.l D(h), n = v = r (Karis 2013), ``ggx_alpha = r**2``, over the
-    cone that holds 99 % of the lobe (the published rule). The weights are exact texel solid angles and are normalised by
-    their sum, so a constant light is reproduced.
-
-    Args:
-        cubemap: [6, R, R, 3] linear radiance; R a power of two, at least 16.
-        levels: resolution and roughness of each level, ending with roughness 1; :func:`default_levels` when not given.
-
-    Returns:
-        The prefiltered light; differentiable in ``cubemap``, deterministic.
-
-    Raises:
-        ValueError: wrong shape or resolution, or a last level of another roughness.
-    """
-    resolution = cubemap.shape[1]
-    if cubemap.ndim != 4 or cubemap.shape[0] != 6 or cubemap.shape[2] != resolution:
-        raise ValueError(f"prefilter: a cube map [6, R, R, 3] expected, found {tuple(cubemap.shape)}")
-    if resolution < SMALLEST_LEVEL or resolution & (resolution - 1):
-        raise ValueError(f"prefilter: a power of two of at least {SMALLEST_LEVEL} expected, found R = {resolution}")
-    levels = default_levels(resolution) if levels is None else levels
-    if levels[-1][1] != 1.0:
-        raise ValueError(f"prefilter: the last level must have roughness 1, found {levels[-1][1]}")
-    pyramid = {resolution: cubemap.contiguous()}
-    mips = [_filter_level(pyramid, target, roughness) for target, roughness in levels]
-    return PrefilteredLight(mips, [roughness for _, roughness in levels], _irradiance(pyramid))
-
-
 def sample_cubemap(mips: list[Tensor], directions: Tensor, lod: Tensor) -> Tensor:
     """Radiance by trilinear interpolation that is continuous across the edges of the cube.
 
@@ -294,36 +233,6 @@ def sample_cubemap(mips: list[Tensor], directions: Tensor, lod: Tensor) -> Tenso
     texels = torch.cat([m.reshape(-1, m.shape[-1]) for m in mips])
     clamped = lod.clamp(0, len(mips) - 1).contiguous()
     return torch.ops.gs_ir.sample_cubemap(texels, [m.shape[1] for m in mips], directions.contiguous(), clamped)
-
-
-def _resolution_of_lobe(roughness: float) -> int:
-    """The power of two whose texels are about half as wide as the lobe's half width at half maximum."""
-    return 2 ** ceil(log2(2 / roughness**2) - 0.3)
-
-
-def _min_cosine(alpha: float) -> float:
-    """Cosine between axis and rim of the cone that holds LOBE_FRACTION of the lobe, at least 0."""
-    tangent_squared = alpha**2 * LOBE_FRACTION / (1 - LOBE_FRACTION)
-    return max((1 - tangent_squared) / (1 + tangent_squared), 0.0)
-
-
-def _filter_level(pyramid: dict[int, Tensor], target: int, roughness: float) -> Tensor:
-    source = _pyramid_level(pyramid, max(SMALLEST_LEVEL, _resolution_of_lobe(roughness)))
-    key = (source.shape[1], source.dtype, source.device)
-    alpha = roughness**2
-    scale = _inverse_lobe_sum(target, alpha, *key)
-    return torch.ops.gs_ir.convolve_ggx(source, target, alpha, _min_cosine(alpha), _cube_solid_angles(*key), scale)
-
-
-def _pyramid_level(pyramid: dict[int, Tensor], resolution: int) -> Tensor:
-    """The level of ``resolution``, or the finest; missing ones are added to ``pyramid``, whose smallest key descends.
-
-    A GPU so starts on the costly finest level before the coarse ones are made.
-    """
-    while min(pyramid) > resolution:
-        finest = min(pyramid)
-        pyramid[finest // 2] = reference.parent_level(pyramid[finest])
-    return pyramid[min(resolution, max(pyramid))]
 
 
 # Constants below are kept for each device: making them anew would copy from the host, which waits for the device.
@@ -350,33 +259,3 @@ def _turn_parts(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tenso
 def _solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return texel_solid_angles(resolution, dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=32)
-def _cube_solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[6, R, R, 1]"""
-    with torch.inference_mode(False):
-        return _solid_angles(resolution, dtype, device).expand(6, resolution, resolution)[..., None].contiguous()
-
-
-@lru_cache(maxsize=64)
-def _inverse_lobe_sum(target: int, alpha: float, source: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """1 / sum of the weights, [6, R, R, 1], of each texel."""
-    with torch.inference_mode(False):
-        weights = _cube_solid_angles(source, dtype, device)
-        return torch.ops.gs_ir.convolve_ggx(weights, target, alpha, _min_cosine(alpha)).reciprocal()
-
-
-@lru_cache(maxsize=8)
-def _irradiance_projection(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Matrix [9, 6 R R] from texels to coefficients of irradiance / pi."""
-    with torch.inference_mode(False):
-        directions = texel_directions(resolution, dtype=torch.float64, device=device).reshape(-1, 3)
-        weights = _cube_solid_angles(resolution, torch.float64, device).reshape(-1, 1)
-        factors = weights.new_tensor(IRRADIANCE_FACTORS)
-        return (basis(directions, 2) * weights * factors).T.to(dtype).contiguous()
-
-
-def _irradiance(pyramid: dict[int, Tensor]) -> Tensor:
-    texels = _pyramid_level(pyramid, IRRADIANCE_RESOLUTION)
-    return _irradiance_projection(texels.shape[1], texels.dtype, texels.device) @ texels.reshape(-1, 3)

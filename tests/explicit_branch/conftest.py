@@ -14,8 +14,9 @@ from core.protocols import CanonicalSample
 from explicit_branch.avatar import Avatar, AvatarRecord
 from explicit_branch.initialisation import sample_mesh, surfels_on
 from explicit_branch.rendering.renderer import Renderer
-from gs_ir.cubemap import PrefilteredLight, prefilter, texel_directions
+from gs_ir.cubemap import PrefilteredLight, texel_directions
 from gs_ir.nearest import nearest_neighbours
+from gs_ir.prefiltering import prefilter
 
 SIZE = 64
 

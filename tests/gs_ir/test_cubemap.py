@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gs_ir import cubemap
-from gs_ir.cubemap import equirect_to_cubemap, prefilter, sample_cubemap, texel_directions, texel_solid_angles
+from gs_ir import cubemap, prefiltering
+from gs_ir.cubemap import equirect_to_cubemap, sample_cubemap, texel_directions, texel_solid_angles
 from gs_ir.equirect import row_solid_angles, shrink
+from gs_ir.prefiltering import prefilter
 from gs_ir.reference import cubemap as reference
 from gs_ir.reference.spherical_harmonics import basis
 
@@ -210,7 +211,7 @@ def test_images_of_other_shapes_are_rejected() -> None:
 # ---- Prefilter -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levels", [None, cubemap.published_levels(32)])
+@pytest.mark.parametrize("levels", [None, prefiltering.published_levels(32)])
 def test_constant_light_stays_constant(levels: list | None) -> None:
     """Fails without normalisation or with wrong areas: every level 1 within 0.5 %, irradiance / pi 1 within 0.1 %."""
     light = prefilter(torch.ones(6, 32, 32, 3), levels)
@@ -266,7 +267,7 @@ def test_levels_against_brute_force() -> None:
 def test_convolution_equals_reference(dtype: torch.dtype, source: int, target: int, alpha: float) -> None:
     """Fails when culling drops a tile that the cone reaches, or a texel is stored in the wrong place."""
     values = torch.rand(6, source, source, 3, generator=torch.Generator().manual_seed(6), dtype=dtype)
-    min_cosine = cubemap._min_cosine(alpha)
+    min_cosine = prefiltering._min_cosine(alpha)
     found = torch.ops.gs_ir.convolve_ggx(values, target, alpha, min_cosine)
     expected = reference.convolve_ggx(values.double(), target, alpha, min_cosine)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=1e-9)

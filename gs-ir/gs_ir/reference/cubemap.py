@@ -163,6 +163,14 @@ def parent_level(texels: Tensor) -> Tensor:
     return (texels * weights).reshape(faces, resolution // 2, 2, resolution // 2, 2, channels).sum((2, 4))
 
 
+def adj_parent_level(grad: Tensor) -> Tensor:
+    """Cotangent of the finer level's texels [6, 2 R, 2 R, C] from that of ``parent_level``'s result [6, R, R, C]."""
+    faces, resolution, _, channels = grad.shape
+    blocks = grad[:, :, None, :, None].expand(faces, resolution, 2, resolution, 2, channels)
+    fine = blocks.reshape(faces, 2 * resolution, 2 * resolution, channels)
+    return fine * _parent_weights(2 * resolution, grad.dtype, grad.device)
+
+
 @lru_cache(maxsize=32)
 def _parent_weights(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Share [R, R, 1] of each texel in its parent."""

@@ -3,7 +3,8 @@
 import torch
 
 from explicit_branch.distillation.light import LightFitter, teacher_light
-from gs_ir.cubemap import prefilter, sample_cubemap
+from gs_ir.cubemap import sample_cubemap
+from gs_ir.prefiltering import prefilter
 
 
 def shading_loss(light, directions, target):

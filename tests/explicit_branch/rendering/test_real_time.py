@@ -13,7 +13,8 @@ from explicit_branch.rendering.probe_baking import bake_probes
 from explicit_branch.rendering.probes import OcclusionProbes
 from explicit_branch.rendering.renderer import Renderer
 from explicit_branch.rendering.shading import ShadingOptions
-from gs_ir.cubemap import PrefilteredLight, prefilter
+from gs_ir.cubemap import PrefilteredLight
+from gs_ir.prefiltering import prefilter
 
 pytestmark = [
     pytest.mark.gpu,

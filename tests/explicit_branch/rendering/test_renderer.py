@@ -14,7 +14,7 @@ from core.rotation import axis_angle_to_matrix, frame_from_normal, matrix_to_qua
 from explicit_branch.avatar import Avatar, AvatarRecord
 from explicit_branch.rendering.renderer import Renderer
 from explicit_branch.surfels import SurfaceMaterial, Surfels, raw_attributes
-from gs_ir.cubemap import prefilter
+from gs_ir.prefiltering import prefilter
 
 
 def sphere(body, count: int, radius: float, **rendering) -> Avatar:

@@ -15,7 +15,8 @@ from explicit_branch.rendering.shading import (
     shade,
     specular_visibility,
 )
-from gs_ir.cubemap import PrefilteredLight, prefilter, texel_directions, texel_solid_angles
+from gs_ir.cubemap import PrefilteredLight, texel_directions, texel_solid_angles
+from gs_ir.prefiltering import prefilter
 from gs_ir.split_sum import sample_split_sum, split_sum_table
 
 COUNT = 200

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gs_ir import cubemap
+from gs_ir import cubemap, prefiltering
 from gs_ir.equirect import shrink
 from gs_ir.reference import cubemap as reference
 from tests.gs_ir.cuda.agreement import assert_agree
@@ -71,7 +71,7 @@ def test_convolution(dtype: torch.dtype, channels: int, source: int, target: int
     """
     generator = torch.Generator().manual_seed(source)
     values = torch.rand(6, source, source, channels, generator=generator, dtype=F64).to(dtype).requires_grad_()
-    inputs = (values, target, alpha, cubemap._min_cosine(alpha))
+    inputs = (values, target, alpha, prefiltering._min_cosine(alpha))
     rtol = 1e-3 if dtype == torch.float32 else 1e-9
     atol = rtol * alpha**-4  # of the largest weight: gradients cancel
     assert_agree(torch.ops.gs_ir.convolve_ggx, inputs, reference=reference.convolve_ggx, rtol=rtol, atol=atol)
@@ -80,8 +80,8 @@ def test_convolution(dtype: torch.dtype, channels: int, source: int, target: int
 def test_convolution_of_a_fine_cubemap_is_deterministic() -> None:
     """Fails when sums race: the finest level of a light of 256, whose warps gather alone. Against the CPU's kernel."""
     values = torch.rand(6, 256, 256, 3, generator=torch.Generator().manual_seed(0))
-    alpha = cubemap.FINE_ROUGHNESS[0] ** 2
-    arguments = (256, alpha, cubemap._min_cosine(alpha))
+    alpha = prefiltering.FINE_ROUGHNESS[0] ** 2
+    arguments = (256, alpha, prefiltering._min_cosine(alpha))
     first, second = (torch.ops.gs_ir.convolve_ggx(values.cuda(), *arguments) for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(first.cpu(), torch.ops.gs_ir.convolve_ggx(values, *arguments), rtol=1e-3, atol=0)
@@ -117,7 +117,7 @@ def test_a_prepared_light_waits_for_nothing() -> None:
     roughness = torch.linspace(0, 1, 100).cuda()
 
     def use() -> None:
-        light = cubemap.prefilter(cubemap.equirect_to_cubemap(image, 32)).rotated(0.5)
+        light = prefiltering.prefilter(cubemap.equirect_to_cubemap(image, 32)).rotated(0.5)
         light.irradiance(d)
         light.radiance(d, roughness)
         light.bordered()
@@ -137,7 +137,7 @@ def test_prefilter(resolution: int) -> None:
     texels = torch.rand(6, resolution, resolution, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
     def levels(x: Tensor) -> list[Tensor]:
-        light = cubemap.prefilter(x)
+        light = prefiltering.prefilter(x)
         return [*light.mips, light.irradiance_sh]
 
     assert_agree(levels, (texels,), rtol=1e-3, atol=1e-4)

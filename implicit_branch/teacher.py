@@ -59,10 +59,14 @@ class Teacher(nn.Module):
 
     @classmethod
     def from_body(cls, recipe: Recipe, identity: SubjectIdentity, body: CanonicalBody) -> "Teacher":
-        """A new teacher around ``body``: fields start as its shape (or as a ball), the proxy as its skin moved out."""
+        """A new teacher around ``body``: fields start as its shape (or as a ball), the proxy as its skin moved out.
+
+        Everything is computed on the device of ``body``, where the teacher is afterwards.
+        """
         articulation = Articulation.from_body(body, resolution=recipe["deformer"]["resolution"])
         offset = recipe["model"]["proxy"].get("initial_offset", 0.0)
         teacher = cls(recipe, identity, articulation, Mesh(offset_vertices(body, offset), body.faces))
+        teacher = teacher.to(body.vertices.device)
         set_boxes(teacher.fields, body.vertices)
         if recipe["geometry"]["init"] == "body":
             steps = recipe["geometry"]["init_steps"]

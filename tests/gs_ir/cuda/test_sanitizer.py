@@ -1,0 +1,46 @@
+"""Small cases of every CUDA kernel under compute-sanitizer."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+SANITIZER = shutil.which("compute-sanitizer")
+CASES = [
+    "test_bvh_cuda.py::test_fan[plain-1-1]",
+    "test_bvh_cuda.py::test_refit[plain-1]",
+    "test_correspondence_cuda.py::test_seeds[plain-7-129-3]",
+    "test_correspondence_cuda.py::test_search[plain-127]",
+    "test_cubemap_cuda.py::test_convolution[plain-16-16-0.03-3-dtype0]",
+    "test_cubemap_cuda.py::test_convolution[plain-3-5-0.5-1-dtype1]",
+    "test_cubemap_cuda.py::test_lookup_and_gradients[plain-sizes0-3-0-dtype0]",
+    "test_hash_grid_cuda.py::test_levels[plain-encode_with_jacobian-8-8]",
+    "test_marching_cuda.py::test_insert_samples[plain-63-dtype0]",
+    "test_marching_cuda.py::test_march[plain-63-0.11]",
+    "test_marching_cuda.py::test_resample[plain-64-0.02-dtype0]",
+    "test_marching_cuda.py::test_render_weights[plain-63-2-dtype0]",
+    "test_nearest_cuda.py::test_distances[plain-1000-1-dtype0]",
+    "test_packed_cuda.py::test_accumulate[plain-700]",
+    "test_probes_cuda.py::test_other_visibility[plain-31-4-False-dtype0]",
+    "test_probes_cuda.py::test_own_visibility[plain-31-4-dtype0]",
+    "test_surfels_cuda.py::test_drawing_and_gradients[plain-5-300-scale1-size1]",
+    "test_surfels_cuda.py::test_drawing_and_gradients[poisoned-40-300-scale1-size1]",
+    "test_surfels_cuda.py::test_tile_lists[plain-5000-dtype0]",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SANITIZER is None, reason="no compute-sanitizer on this machine")
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_kernels_are_clean(tool, fresh_memory):
+    """Fails when a kernel reads or writes outside its tensors, or two of its threads race in shared memory."""
+    if fresh_memory == "poisoned":
+        pytest.skip("memory is poisoned in the cases themselves")
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
+    cases = [str(FOLDER / case) for case in CASES]
+    done = subprocess.run([*command, *cases], capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert f"{len(CASES)} passed" in done.stdout

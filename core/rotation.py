@@ -1,5 +1,7 @@
 """Rotations: axis-angle (radians), matrices, wxyz quaternions."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -27,14 +29,31 @@ def skew_matrix(vector: Tensor) -> Tensor:
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of wxyz quaternions [..., 4]; they need not be normalised."""
-    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    """Rotation matrices [..., 3, 3] of wxyz quaternions [..., 4]; they need not be normalised.
+
+    The matrix is the identity plus a linear map of the products of two components each.
+    """
+    unit = torch.nn.functional.normalize(quaternion, dim=-1)
+    products = (unit[..., :, None] * unit[..., None, :]).reshape(-1, 16)
+    linear, identity = _matrix_of_products(quaternion.dtype, quaternion.device)
+    return torch.addmm(identity, products, linear).reshape(*quaternion.shape[:-1], 3, 3)
+
+
+@lru_cache(maxsize=8)
+def _matrix_of_products(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """[16, 9] factors of the products (ww, wx, wy, wz, xw, ...), and the identity [9]; kept for each device."""
+    w, x, y, z = range(4)
+    terms: list[list[tuple[int, int, int]]] = [
+        [(-2, y, y), (-2, z, z)], [(2, x, y), (-2, w, z)], [(2, x, z), (2, w, y)],
+        [(2, x, y), (2, w, z)], [(-2, x, x), (-2, z, z)], [(2, y, z), (-2, w, x)],
+        [(2, x, z), (-2, w, y)], [(2, y, z), (2, w, x)], [(-2, x, x), (-2, y, y)],
     ]  # fmt: skip
-    return torch.stack(rows, -1).reshape(*quaternion.shape[:-1], 3, 3)
+    with torch.inference_mode(False):
+        linear = torch.zeros(16, 9, dtype=dtype)
+        for entry, parts in enumerate(terms):
+            for factor, first, second in parts:
+                linear[4 * first + second, entry] = factor
+        return linear.to(device), torch.eye(3, dtype=dtype).reshape(9).to(device)
 
 
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:

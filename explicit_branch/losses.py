@@ -7,31 +7,37 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.camera import Camera
-from core.metrics import STANDARD_DATA_RANGE, bounding_box, ssim
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
+WINDOW = 7
+SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2
+"""Constants of SSIM (Wang et al. 2004) for images in [0, 1]."""
 
 
-def photometric(
-    image: Tensor,
-    target: Tensor,
-    mask: Tensor,
-    *,
-    l1: float,
-    dssim: float,
-    perceptual: float,
-    network: Perceptual | None,
-) -> Tensor:
-    """Weighted sum of L1 (whole image), 1 - SSIM and LPIPS (both in the mask's box) of sRGB images [H, W, 3]."""
-    loss = l1 * (image - target).abs().mean()
-    if dssim or (perceptual and network is not None):
-        rows, columns = bounding_box(mask)
-        crop, target_crop = image[rows, columns], target[rows, columns]
-        if dssim:
-            loss = loss + dssim * (1 - ssim(crop, target_crop, STANDARD_DATA_RANGE))
-        if perceptual and network is not None:
-            loss = loss + perceptual * network(crop, target_crop)
-    return loss
+def photometric(images: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference [B] of each of ``images`` [B, H, W, 3] and one ``target`` [H, W, 3], sRGB."""
+    return (images - target).abs().mean((1, 2, 3))
+
+
+def dissimilarity(images: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM [B] of ``images`` [B, H, W, 3] in [0, 1] and one ``target`` [H, W, 3].
+
+    ``core.metrics.ssim`` with its uniform window, in the images' own precision and with all means in one pass.
+    """
+    x, y = images.permute(0, 3, 1, 2), target.permute(2, 0, 1)[None]
+    if min(x.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM needs images of at least {WINDOW} pixels a side, got {tuple(x.shape[-2:])}")
+    parts = [x, x * x, x * y, y, y * y]
+    means = functional.avg_pool2d(torch.cat(parts), (WINDOW, 1), stride=1)
+    means = functional.avg_pool2d(means, (1, WINDOW), stride=1)
+    mean_x, square_x, product, mean_y, square_y = means.split([len(part) for part in parts])
+    means_product, y_squared = mean_x * mean_y, mean_y.square()
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    covariance = 2 * sample * (product - means_product) + SSIM_CONTRAST
+    squares = mean_x.square() + y_squared
+    variances = sample * (square_x + square_y - squares) + SSIM_CONTRAST
+    similarity = (2 * means_product + SSIM_LUMINANCE) * covariance / ((squares + SSIM_LUMINANCE) * variances)
+    return 1 - similarity.mean((1, 2, 3))
 
 
 def coverage(alpha: Tensor, mask: Tensor, kind: str) -> Tensor:
@@ -49,16 +55,17 @@ def isometry(points_canonical: Tensor, points_posed: Tensor, neighbours: Tensor)
         points_posed: [N, 3] metres.
         neighbours: [N, K] indices.
     """
-    before, after = (
-        (p[:, None] - p[neighbours]).square().sum(-1).add(1e-12).sqrt() for p in (points_canonical, points_posed)
-    )
+    both = torch.cat([points_canonical, points_posed], 1)
+    near = both.index_select(0, neighbours.reshape(-1)).reshape(*neighbours.shape, 6)
+    squared = (near - both[:, None]).square().unflatten(-1, (2, 3)).sum(-1)
+    before, after = squared.add(1e-12).sqrt().unbind(-1)
     return (before - after).abs().mean()
 
 
-def anisotropy(scales: Tensor, limit: float) -> Tensor:
-    """Mean excess of the axis ratio of ``scales`` [N, 2] over ``limit``."""
-    ratio = scales.amax(-1) / scales.amin(-1)
-    return (ratio - limit).clamp_min(0).mean()
+def anisotropy(log_scales: Tensor, limit: float) -> Tensor:
+    """Mean excess of the axis ratio of scales [N, 2], given as logarithms, over ``limit``."""
+    u, v = log_scales.unbind(-1)
+    return ((u - v).abs().exp() - limit).clamp_min(0).mean()
 
 
 def oversize(scales: Tensor, limit: float) -> Tensor:
@@ -75,33 +82,30 @@ def normal_consistency(normals: Tensor, alpha: Tensor, depth: Tensor, camera: Ca
         depth: [H, W] camera z in metres (median).
     """
     agreement = (normals * depth_normals(depth, camera)).sum(-1)
-    return (alpha.detach() * (alpha.detach() - agreement))[1:-1, 1:-1].mean()
+    inner = functional.pad(alpha.detach()[1:-1, 1:-1], (1, 1, 1, 1))
+    return (inner * (inner - agreement)).sum() / ((alpha.shape[0] - 2) * (alpha.shape[1] - 2))
 
 
 def depth_normals(depth: Tensor, camera: Camera) -> Tensor:
-    """World normals [H, W, 3] towards the camera from camera-z ``depth`` [H, W]; central differences, border zero."""
-    _, directions = camera.all_rays()
-    forward = camera.camera_from_world[2, :3]
-    points = directions * (depth / (directions @ forward))[..., None]
-    vertical = points[2:, 1:-1] - points[:-2, 1:-1]
-    horizontal = points[1:-1, 2:] - points[1:-1, :-2]
+    """World normals [H, W, 3] towards the camera from camera-z ``depth`` [H, W].
+
+    Central differences, which wrap around at the image's border: its outermost pixels mean nothing.
+    """
+    points = camera.directions * (depth * camera.length_per_depth)[..., None]
+    vertical, horizontal = (points.roll(-1, dim) - points.roll(1, dim) for dim in (0, 1))
     # Rows run down and columns right, so down x right points back at the viewer.
-    normals = functional.normalize(torch.linalg.cross(vertical, horizontal), dim=-1, eps=1e-12)
-    return functional.pad(normals, (0, 0, 1, 1, 1, 1))
+    return functional.normalize(torch.linalg.cross(vertical, horizontal), dim=-1, eps=1e-12)
 
 
-def material_variation(materials: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Edge-aware variation of ``materials`` [H, W, C]: squared differences x exp(-mean |image difference|) x mask."""
+def material_variation(materials: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:
+    """Edge-aware variation of ``materials`` [H, W, C]: mean squared differences of neighbours, times ``edges``.
 
-    def along(dim: int) -> Tensor:
-        size = materials.shape[dim] - 1
-        first, second = ([x.narrow(dim, start, size) for x in (materials, image, mask)] for start in (0, 1))
-        edge = torch.exp(-(first[1] - second[1]).abs().mean(-1))
-        return ((first[0] - second[0]).square().sum(-1) * edge * first[2] * second[2]).mean()
-
-    return along(0) + along(1)
+    ``edges`` [H - 1, W] and [H, W - 1]: see ``Observation.edges``.
+    """
+    down, right = ((materials.diff(dim=dim).square().sum(-1) * edges[dim]).mean() for dim in (0, 1))
+    return down + right
 
 
 def lambertian(roughness: Tensor, metallic: Tensor) -> Tensor:
     """Prior towards rough dielectrics: mean(1 - roughness) + mean(metallic)."""
-    return (1 - roughness).mean() + metallic.mean()
+    return 1 + (metallic - roughness).mean()

@@ -1,14 +1,15 @@
 """The training objective: every weighted term of one step, by name."""
 
-from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from core.frames import Frame
 from explicit_branch import losses
 from explicit_branch.avatar import Avatar
 from explicit_branch.distillation.images import map_losses
+from explicit_branch.distillation.points import PointTargets
+from explicit_branch.observation import Observation
 from explicit_branch.rendering.renderer import Render
 from explicit_branch.settings import TrainingSettings
 from gs_ir.nearest import nearest_neighbours
@@ -16,98 +17,121 @@ from gs_ir.nearest import nearest_neighbours
 Terms = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What one iteration compares with."""
-
-    frame: Frame
-    """Image and mask."""
-    maps: Frame | None
-    """The teacher's maps of the same frame."""
-    is_distilled: bool
-    """Whether the image itself is a teacher's render."""
-
-
 class Objective:
-    """Weighs the losses of a render; caches the neighbourhoods that the isometry loss needs."""
+    """Computes the losses that have a weight; caches the neighbourhoods that the isometry loss needs."""
 
-    def __init__(self, settings: TrainingSettings, perceptual: losses.Perceptual | None = None) -> None:
-        self.settings, self.perceptual = settings, perceptual
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        perceptual: losses.Perceptual | None = None,
+        points: PointTargets | None = None,
+    ) -> None:
+        self.settings, self.perceptual, self.points = settings, perceptual, points
         self._neighbours: Tensor | None = None
 
     def refresh(self) -> None:
-        """Forget the neighbourhoods: the surfels have moved, or their set has changed."""
+        """Forget what depends on where the surfels are: they have moved, or their set has changed."""
         self._neighbours = None
+        if self.points is not None:
+            self.points.refresh()
 
-    def image_terms(self, render: Render, seen: Observation, iteration: int) -> Terms:
+    def weighted_terms(
+        self, avatar: Avatar, render: Render, seen: Observation, iteration: int, generator: torch.Generator
+    ) -> tuple[list[str], Tensor]:
+        """Names and weighted values [T] of all terms of one view; their sum is the loss.
+
+        Args:
+            avatar: what is trained.
+            render: its picture.
+            seen: what the picture should look like.
+            iteration: of the schedule.
+            generator: source of random samples, on the CPU.
+        """
+        weights = self.settings.weights(iteration)
+        terms = self._image_terms(render, seen, weights)
+        terms |= self._surfel_terms(avatar, render, weights, iteration)
+        terms |= self._network_terms(avatar, weights, generator)
+        if self.points is not None:
+            terms |= self.points.losses(avatar.surfels, render.material)
+        terms = {name: term for name, term in terms.items() if weights[name]}
+        values = torch.stack(list(terms.values()))
+        return list(terms), values * _vector(tuple(weights[name] for name in terms), values.dtype, values.device)
+
+    def _image_terms(self, render: Render, seen: Observation, weights: dict[str, float]) -> Terms:
         """Terms that compare a render with images and maps."""
-        frame, maps = seen.frame, seen.maps
-        if frame.image is None or frame.mask is None:
-            raise ValueError(f"frame {frame.name}: training needs an image and a mask")
-        terms = {"mask": losses.coverage(render.alpha, frame.mask, self.settings.mask_loss_type)}
-        if render.colour is not None:
-            terms["colour"] = self._photometric(render.colour, frame, iteration)
-        if render.image is not None:
-            terms["pbr"] = self._photometric(render.image, frame, iteration)
-        if render.facing is not None:
+        frame = seen.frame
+        assert frame.mask is not None
+        terms = self._photometric_terms(render, seen, weights)
+        if weights["mask"]:
+            terms["mask"] = losses.coverage(render.alpha, frame.mask, self.settings.mask_loss_type)
+        if weights["orientation"] and render.facing is not None:
             terms["orientation"] = render.facing.clamp_min(0).mean()
-        if maps is not None and render.buffer is not None:
-            terms |= map_losses(render.buffer, maps, frame.mask)
-        if self.settings.weight("dist", iteration):
+        if render.buffer is not None:
+            terms |= map_losses(render.buffer, seen, weights)
+        if weights["dist"]:
             terms["dist"] = render.raster.distortion.mean()
-        if seen.is_distilled and self.settings.weight("normal", iteration):
+        if weights["normal"] and seen.is_distilled:
             terms["normal"] = losses.normal_consistency(
                 render.raster.normal, render.alpha, render.raster.median_depth, frame.camera
             )
-        if render.image is not None and render.buffer is not None:
-            buffer = render.buffer
-            pair = [buffer.roughness[..., None], buffer.metallic[..., None]]
-            materials = torch.cat([buffer.albedo, *pair], -1) * render.alpha[..., None]
-            terms["brdf_tv"] = losses.material_variation(materials, frame.image, frame.mask)
-        return self._weighted(terms, iteration)
+        if weights["brdf_tv"] and render.image is not None and render.material_image is not None:
+            terms["brdf_tv"] = losses.material_variation(render.material_image, seen.edges)
+        return terms
 
-    def surfel_terms(self, avatar: Avatar, render: Render, iteration: int) -> Terms:
+    def _photometric_terms(self, render: Render, seen: Observation, weights: dict[str, float]) -> Terms:
+        """L1 over the whole image, 1 - SSIM and LPIPS in the mask's box, of the colour pathway and the shaded image."""
+        pictures = {"colour": render.colour, "pbr": render.image}
+        drawn = {name: x for name, x in pictures.items() if x is not None and weights[name]}
+        target = seen.frame.image
+        assert target is not None
+        if not drawn:
+            return {}
+        images = torch.stack(list(drawn.values()))
+        loss = weights["l1"] * losses.photometric(images, target)
+        rows, columns = seen.box
+        crops, target_crop = images[:, rows, columns], target[rows, columns]
+        if weights["dssim"]:
+            loss = loss + weights["dssim"] * losses.dissimilarity(crops, target_crop)
+        if weights["perceptual"] and self.perceptual is not None:
+            distances = [self.perceptual(crop, target_crop) for crop in crops]
+            loss = loss + weights["perceptual"] * torch.stack(distances)
+        return dict(zip(drawn, loss.unbind(), strict=True))
+
+    def _surfel_terms(self, avatar: Avatar, render: Render, weights: dict[str, float], iteration: int) -> Terms:
         """Terms on the surfels themselves."""
-        surfels, posed, settings = avatar.surfels, render.posed, self.settings
-        scales, material = surfels.scales, surfels.material
-        terms = {
-            "aniso": losses.anisotropy(scales, settings.anisotropy_limit),
-            "scale_reg": losses.oversize(scales, settings.size_limit),
-            "aiap_xyz": losses.isometry(posed.centers_canonical, posed.centers, self._neighbourhoods(avatar)),
-        }
-        if iteration >= settings.pbr_iteration:
+        surfels, posed, material, settings = avatar.surfels, render.posed, render.material, self.settings
+        terms: Terms = {}
+        if weights["aniso"]:
+            terms["aniso"] = losses.anisotropy(surfels.log_scales, settings.anisotropy_limit)
+        if weights["scale_reg"]:
+            terms["scale_reg"] = losses.oversize(surfels.scales, settings.size_limit)
+        if weights["aiap_xyz"]:
+            neighbours = self._neighbourhoods(avatar)
+            terms["aiap_xyz"] = losses.isometry(posed.centers_canonical, posed.centers, neighbours)
+        if weights["lambert"] and iteration >= settings.pbr_iteration:
             terms["lambert"] = losses.lambertian(material.roughness, material.metallic)
         if posed.offsets is not None:
             terms |= posed.offsets.penalties()
-        return self._weighted(terms, iteration)
+        return terms
 
-    def network_terms(self, avatar: Avatar, iteration: int, generator: torch.Generator) -> Terms:
+    def _network_terms(self, avatar: Avatar, weights: dict[str, float], generator: torch.Generator) -> Terms:
         """Regularisers of learned skinning weights and pose corrections."""
         deformation = avatar.deformation
         terms = {
-            "skinning": deformation.skinning.regularisation(generator),
-            "pose": deformation.pose_correction.regularisation(),
+            "skinning": deformation.skinning.regularisation(generator) if weights["skinning"] else None,
+            "pose": deformation.pose_correction.regularisation() if weights["pose"] else None,
         }
-        return self._weighted({name: term for name, term in terms.items() if term is not None}, iteration)
-
-    def weighted_points(self, terms: Terms, iteration: int) -> Terms:
-        """The terms of point distillation, weighted."""
-        return self._weighted(terms, iteration)
-
-    def _photometric(self, image: Tensor, frame: Frame, iteration: int) -> Tensor:
-        weights = {name: self.settings.weight(name, iteration) for name in ("l1", "dssim", "perceptual")}
-        assert frame.image is not None
-        assert frame.mask is not None
-        return losses.photometric(image, frame.image, frame.mask, **weights, network=self.perceptual)
+        return {name: term for name, term in terms.items() if term is not None}
 
     def _neighbourhoods(self, avatar: Avatar) -> Tensor:
         if self._neighbours is None:
             points = avatar.surfels.positions.detach()
-            self._neighbours = nearest_neighbours(points, points, min(self.settings.neighbours + 1, len(points)))[1][
-                :, 1:
-            ]
+            found = nearest_neighbours(points, points, min(self.settings.neighbours + 1, len(points)))[1]
+            self._neighbours = found[:, 1:].contiguous()
         return self._neighbours
 
-    def _weighted(self, terms: Terms, iteration: int) -> Terms:
-        weights = {name: self.settings.weight(name, iteration) for name in terms}
-        return {name: weights[name] * term for name, term in terms.items() if weights[name]}
+
+@lru_cache(maxsize=64)
+def _vector(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[T]; kept, because making it copies from the host, which waits for the device."""
+    return torch.tensor(values, dtype=dtype, device=device)

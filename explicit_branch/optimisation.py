@@ -17,7 +17,7 @@ class SurfelOptimiser:
         """Args: rates: learning rate by attribute name."""
         self.surfels = surfels
         groups = [{"params": [getattr(surfels, name)], "lr": rates[name], "name": name} for name in SHAPES]
-        self.adam = torch.optim.Adam(groups, eps=ADAM_EPSILON)
+        self.adam = torch.optim.Adam(groups, eps=ADAM_EPSILON, fused=True)
 
     def set_rate(self, name: str, rate: float) -> None:
         """Change the learning rate of attribute ``name``."""
@@ -83,7 +83,7 @@ class NetworkOptimiser:
         groups = [{**group, "params": list(group["params"])} for group in groups]
         groups = [group for group in groups if group["params"]]
         self.parameters = [p for group in groups for p in group["params"]]
-        self.adam = torch.optim.Adam(groups, eps=ADAM_EPSILON) if groups else None
+        self.adam = torch.optim.Adam(groups, eps=ADAM_EPSILON, fused=True) if groups else None
         self.decay, self.grad_clip = lr_ratio ** (1 / max(iterations, 1)), grad_clip
 
     def step(self) -> None:

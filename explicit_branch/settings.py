@@ -129,6 +129,11 @@ class TrainingSettings:
         """Value of the scheduled weight ``lambda_<name>`` at ``iteration``."""
         return piecewise_constant(getattr(self, f"lambda_{name}"), iteration)
 
+    def weights(self, iteration: int) -> dict[str, float]:
+        """All scheduled weights at ``iteration``, by name without ``lambda_``."""
+        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
+        return {name.removeprefix("lambda_"): self.weight(name.removeprefix("lambda_"), iteration) for name in names}
+
 
 _MOMENTS = (
     "position_lr_max_steps", "delay", "pbr_iteration", "light_from_iter", "densify_from_iter", "densify_until_iter",

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +91,10 @@ class Surfels(nn.Module):
     @property
     def material(self) -> SurfaceMaterial:
         """Materials in the teacher's ranges."""
-        return SurfaceMaterial(
-            _to_range(self.albedo_logits, ALBEDO_RANGE),
-            _to_range(self.roughness_logits, ROUGHNESS_RANGE),
-            _to_range(self.metallic_logits, METALLIC_RANGE),
-        )
+        logits = torch.cat([self.albedo_logits, self.roughness_logits[:, None], self.metallic_logits[:, None]], 1)
+        low, extent = _material_range(logits.dtype, logits.device)
+        albedo, roughness, metallic = torch.addcmul(low, extent, logits.sigmoid()).split([3, 1, 1], 1)
+        return SurfaceMaterial(albedo, roughness.squeeze(1), metallic.squeeze(1))
 
 
 def raw_attributes(
@@ -136,8 +136,13 @@ def raw_attributes(
     }
 
 
-def _to_range(logits: Tensor, bounds: tuple[float, float]) -> Tensor:
-    return bounds[0] + (bounds[1] - bounds[0]) * logits.sigmoid()
+@lru_cache(maxsize=8)
+def _material_range(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Lowest value and extent, both [5], of albedo, roughness and metallic; kept for each device."""
+    ranges = [*[ALBEDO_RANGE] * 3, ROUGHNESS_RANGE, METALLIC_RANGE]
+    with torch.inference_mode(False):
+        low, high = torch.tensor(ranges, dtype=dtype).T.contiguous().to(device)
+        return low, high - low
 
 
 def _from_range(values: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -1,7 +1,6 @@
 """Training of the student: distillation from a teacher, and fitting to images."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from core.frames import Frame, FrameSet
 from core.protocols import CanonicalField
 from core.schedules import exponential_decay
 from explicit_branch.avatar import Avatar
@@ -20,10 +18,12 @@ from explicit_branch.distillation.light import LightFitter, teacher_light
 from explicit_branch.distillation.points import PointTargets
 from explicit_branch.distillation.sampler import FrameSampler
 from explicit_branch.losses import Perceptual
-from explicit_branch.objective import Objective, Observation
+from explicit_branch.objective import Objective
+from explicit_branch.observation import Frames, Observation, ResidentFrames
 from explicit_branch.optimisation import NetworkOptimiser, SurfelOptimiser
 from explicit_branch.ply import write_ply
 from explicit_branch.rendering.renderer import Render, Renderer, TrainingView
+from explicit_branch.rendering.tile_capacity import TileCapacity
 from explicit_branch.settings import POSITION_RATE_EXTENT, TrainingSettings
 from explicit_branch.validation import validate
 
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 LOG_INTERVAL = 10
 VALIDATION_FRAMES = 10
 LIGHT_WITHOUT_TEACHER = 0.5
-
-Frames = FrameSet | Sequence[Frame]
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,12 @@ class Trainer:
         self.refill = refill or RefillSettings()
         self.iteration = 0
         self.renderer = Renderer(avatar)
-        self.objective = Objective(settings, perceptual)
-        self.points = PointTargets(data.teacher) if data.teacher is not None else None
+        self.tile_capacity = TileCapacity()
+        points = PointTargets(data.teacher) if data.teacher is not None else None
+        self.objective = Objective(settings, perceptual, points)
+        device = avatar.surfels.positions.device
+        self.captured = ResidentFrames(data.frames, data.maps, device, distilled=False)
+        self.distilled = ResidentFrames(data.distillation, None, device, distilled=True)
         self.sampler = FrameSampler(
             len(data.frames), len(data.distillation), real_fraction=settings.real_fraction, seed=settings.seed
         )
@@ -130,57 +132,43 @@ class Trainer:
         """One optimisation step; returns its weighted terms, detached."""
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + iteration)
         self._schedule(iteration)
-        total: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         for view in range(self.settings.frames_per_step):
-            terms = self._terms(iteration * self.settings.frames_per_step + view, iteration, generator)
-            loss = torch.stack(list(terms.values())).sum() / self.settings.frames_per_step
-            loss.backward()
-            self._observe()
-            total |= {name: term.detach() for name, term in terms.items()}
+            draw = iteration * self.settings.frames_per_step + view
+            seen, frame_index = self._frame(draw)
+            screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
+            render = self._render(seen, TrainingView(
+                iteration, frame_index, generator, screen_points, self.tile_capacity.get()
+            ), draw)  # fmt: skip
+            names, values = self.objective.weighted_terms(self.avatar, render, seen, iteration, generator)
+            (values.sum() / self.settings.frames_per_step).backward()
+            self._observe(screen_points.grad, render)
+            terms |= dict(zip(names, values.detach().unbind(), strict=True))
         self._optimise(iteration)
         self._adapt(iteration, generator)
         self.iteration = iteration + 1
-        return total
-
-    def _terms(self, draw: int, iteration: int, generator: torch.Generator) -> dict[str, Tensor]:
-        seen, frame_index = self._frame(draw)
-        render = self._render(seen.frame, frame_index, draw, iteration, generator)
-        terms = self.objective.image_terms(render, seen, iteration)
-        terms |= self.objective.surfel_terms(self.avatar, render, iteration)
-        terms |= self.objective.network_terms(self.avatar, iteration, generator)
-        if self.points is not None:
-            terms |= self.objective.weighted_points(self.points.losses(self.avatar.surfels), iteration)
         return terms
 
     def _frame(self, draw: int) -> tuple[Observation, int | None]:
         is_distilled, index = self.sampler.draw(draw)
-        device = self.avatar.surfels.positions.device
-        if is_distilled:
-            frame = self.data.distillation[index].to(device)
-            return Observation(frame, frame, is_distilled=True), None
-        maps = self.data.maps[index].to(device) if self.data.maps is not None else None
-        return Observation(self.data.frames[index].to(device), maps, is_distilled=False), index
+        return (self.distilled[index], None) if is_distilled else (self.captured[index], index)
 
-    def _render(
-        self, frame: Frame, frame_index: int | None, draw: int, iteration: int, generator: torch.Generator
-    ) -> Render:
-        with_light = iteration >= self.settings.pbr_iteration
-        self._screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
+    def _render(self, seen: Observation, view: TrainingView, draw: int) -> Render:
+        with_light = view.iteration >= self.settings.pbr_iteration
         render = self.renderer.render(
-            frame.pose,
-            frame.camera,
+            seen.frame.pose,
+            seen.frame.camera,
             self.light.light if with_light else None,
             shading="deferred" if self.settings.alternate_shading and draw % 2 else "forward",
             colour=True,
-            training=TrainingView(iteration, frame_index, generator, self._screen_points),
+            training=view,
         )
-        self._radii = render.raster.radii
+        self.tile_capacity.report(int(view.iteration), view.capacity, render.raster.instances)
         return render
 
-    def _observe(self) -> None:
-        gradient = self._screen_points.grad
-        if gradient is not None and self.densifier.is_observing(self.iteration):
-            self.densifier.observe(gradient, self._radii)
+    def _observe(self, screen_gradient: Tensor | None, render: Render) -> None:
+        if screen_gradient is not None and self.densifier.is_observing(self.iteration):
+            self.densifier.observe(screen_gradient, render.raster.radii)
 
     def _schedule(self, iteration: int) -> None:
         settings = self.settings
@@ -214,8 +202,6 @@ class Trainer:
         """Renew everything that is cached about the surfels."""
         self.avatar.refresh()
         self.objective.refresh()
-        if self.points is not None:
-            self.points.refresh()
 
     def _prune_outliers(self) -> None:
         """Remove surfels that ended far from the teacher's surface, so that every later stage sees the same set."""
@@ -234,10 +220,11 @@ class Trainer:
         return LightFitter(base, target, rate=self.settings.light_lr, interval=self.settings.light_interval)
 
     def _log(self, writer: SummaryWriter, bar: Any, terms: dict[str, Tensor]) -> None:
-        for name, term in terms.items():
-            writer.add_scalar(f"loss/{name}", float(term), self.iteration)
+        values = torch.stack(list(terms.values())).tolist()
+        for name, value in zip(terms, values):
+            writer.add_scalar(f"loss/{name}", value, self.iteration)
         writer.add_scalar("surfels", len(self.avatar.surfels), self.iteration)
-        bar.set_postfix(loss=f"{sum(float(t) for t in terms.values()):.4f}", surfels=len(self.avatar.surfels))
+        bar.set_postfix(loss=f"{sum(values):.4f}", surfels=len(self.avatar.surfels))
 
     def _validate(self, writer: SummaryWriter) -> None:
         every = max(1, len(self.data.frames) // VALIDATION_FRAMES)

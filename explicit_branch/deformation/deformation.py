@@ -1,10 +1,10 @@
 """From canonical surfels to a pose: pose correction, non-rigid offsets, then exact linear blend skinning."""
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from body_models.canonical import CanonicalBody
 from body_models.parts import DRIVING_JOINTS, part_of_points
@@ -31,6 +31,8 @@ class PosedSurfels:
     """[N, 3]."""
     normals: Tensor
     """[N, 3] unit, outward, world."""
+    areas: Tensor
+    """[N, 1] square metres: of the parallelogram of the tangents."""
     centers_canonical: Tensor
     """[N, 3] after non-rigid offsets."""
     normals_canonical: Tensor
@@ -52,6 +54,7 @@ class Deformation(nn.Module):
         self.skinning, self.non_rigid, self.pose_correction = skinning, non_rigid, pose_correction
         self._cached_weights: Tensor | None = None
         self._cached_parts: Tensor | None = None
+        self._bones: WeakKeyDictionary[BodyPose, tuple[Tensor, Tensor]] = WeakKeyDictionary()
 
     def refresh(self) -> None:
         """Forget cached skinning weights and parts: the surfels have moved, or their set has changed."""
@@ -71,11 +74,26 @@ class Deformation(nn.Module):
             self._cached_parts = part_of_points(self.skinning_weights(surfels.positions).detach())
         return self._cached_parts
 
+    def bones(self, pose: BodyPose) -> Tensor:
+        """Canonical to world of each joint [24, 3, 4] under ``pose``; kept while the object ``pose`` lives."""
+        return self._joints_and_parts(pose)[0]
+
     def part_from_world(self, pose: BodyPose) -> Tensor:
-        """World to the canonical frame of each of the nine parts [9, 3, 4] under ``pose``."""
-        world_from_part = self.body.bone_transforms(pose)[list(DRIVING_JOINTS)]
-        inverse = world_from_part[:, :3, :3].transpose(1, 2)
-        return torch.cat([inverse, -inverse @ world_from_part[:, :3, 3:]], -1)
+        """World to the canonical frame of each of the nine parts [9, 3, 4] under ``pose``; kept likewise."""
+        return self._joints_and_parts(pose)[1]
+
+    def _joints_and_parts(self, pose: BodyPose) -> tuple[Tensor, Tensor]:
+        kept = self._bones.get(pose)
+        if kept is not None:
+            return kept
+        with torch.inference_mode(False):
+            bones = self.body.bone_transforms(pose)
+            driving = torch.stack([bones[joint] for joint in DRIVING_JOINTS])
+            inverse = driving[:, :3, :3].transpose(1, 2)
+            made = bones[:, :3], torch.cat([inverse, -inverse @ driving[:, :3, 3:]], -1)
+        if not bones.requires_grad:
+            self._bones[pose] = made
+        return made
 
     def corrected(self, pose: BodyPose, frame_index: int | None, iteration: float) -> BodyPose:
         """The pose that is rendered: of training frame ``frame_index``, or ``pose`` itself (None)."""
@@ -99,19 +117,22 @@ class Deformation(nn.Module):
             scales = scales * offsets.log_scale.exp()
             quaternions = quaternions + offsets.quaternion
         weights = self.skinning_weights(surfels.positions)
-        bones = self.body.bone_transforms(pose)[:, :3]
-        transforms = (weights @ bones.reshape(-1, 12)).reshape(-1, 3, 4)
-        linear = transforms[:, :, :3]
-        frames = quaternion_to_matrix(quaternions)
-        tangents = linear @ (frames[:, :, :2] * scales[:, None])
-        tangents_u, tangents_v = tangents.unbind(-1)
+        transforms = (weights @ self.bones(pose).reshape(-1, 12)).reshape(-1, 3, 4)
+        linear, translation = transforms.split([3, 1], -1)
+        axis_u, axis_v, normals_canonical = quaternion_to_matrix(quaternions).unbind(-1)
+        scale_u, scale_v = scales.split(1, -1)
+        columns = torch.stack([axis_u * scale_u, axis_v * scale_v, positions], -1)
+        tangents_u, tangents_v, turned = (linear @ columns).unbind(-1)
+        cross = torch.linalg.cross(tangents_u, tangents_v)
+        areas = cross.norm(dim=-1, keepdim=True)
         return PosedSurfels(
-            centers=(linear @ positions[..., None]).squeeze(-1) + transforms[:, :, 3],
+            centers=turned + translation.squeeze(-1),
             tangents_u=tangents_u,
             tangents_v=tangents_v,
-            normals=functional.normalize(torch.linalg.cross(tangents_u, tangents_v), dim=-1, eps=1e-20),
+            normals=cross / areas.clamp_min(1e-20),
+            areas=areas,
             centers_canonical=positions,
-            normals_canonical=frames[:, :, 2],
+            normals_canonical=normals_canonical,
             world_from_canonical=transforms,
             offsets=offsets,
         )

@@ -25,7 +25,7 @@ class LightFitter:
             interval: steps between updates.
         """
         self.base, self.target, self.interval = base.clone().requires_grad_(), target, interval
-        self.adam = torch.optim.Adam([self.base], lr=rate)
+        self.adam = torch.optim.Adam([self.base], lr=rate, fused=True)
         angles = texel_solid_angles(base.shape[1], dtype=base.dtype, device=base.device)
         self.solid_angles = (angles / angles.mean())[..., None]
         self.light = self._prefiltered()

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.losses import huber
 from core.protocols import CanonicalField, CanonicalSample
-from explicit_branch.surfels import Surfels
+from explicit_branch.surfels import SurfaceMaterial, Surfels
 
 HUBER_WIDTH = 0.002
 """Metres within which the position loss is quadratic."""
@@ -25,33 +24,39 @@ class PointTargets:
     def __init__(self, teacher: CanonicalField) -> None:
         self.teacher = teacher
         self._sample: CanonicalSample | None = None
-        self._points: Tensor | None = None
 
     def refresh(self) -> None:
         """Forget the samples: the surfels have moved, or their set has changed."""
-        self._sample = self._points = None
+        self._sample = None
 
-    def losses(self, surfels: Surfels) -> dict[str, Tensor]:
+    def losses(self, surfels: Surfels, material: SurfaceMaterial | None = None) -> dict[str, Tensor]:
         """Terms by the name of their weight.
 
         ``pos_distill``: Huber of the signed distance, per millimetre (student spec 7.7, repaired: the target does not
         follow the surfel); ``normal_similarity``: 1 - cosine of the canonical normals; ``materials``: squared
-        differences of albedo, roughness and metallic.
+        differences of albedo, roughness and metallic. ``material``: that of the surfels, where it is at hand.
         """
-        if self._sample is None or self._points is None:
-            self._points = surfels.positions.detach().clone()
-            self._sample = self.teacher.query_canonical(self._points)
-        sample, material = self._sample, surfels.material
-        distance = sample.sdf + (sample.normal * (surfels.positions - self._points)).sum(-1)
-        near = (sample.sdf.abs() < RELIABLE_DISTANCE).to(distance)
+        if self._sample is None:
+            self._ask(surfels.positions.detach())
+        sample, material = self._sample, material or surfels.material
+        assert sample is not None
+        distance = torch.addcmul(self._offset, self._slope, surfels.positions).sum(-1)
         cosine = (sample.normal * surfels.rotations[:, :, 2]).sum(-1)
         return {
-            "pos_distill": huber(distance * near, HUBER_WIDTH) * MILLIMETRES,
-            "normal_similarity": (1 - cosine).mean(),
+            "pos_distill": functional.smooth_l1_loss(distance, self._zero, beta=HUBER_WIDTH) * MILLIMETRES,
+            "normal_similarity": 1 - cosine.mean(),
             "materials": functional.mse_loss(material.albedo, sample.albedo)
             + functional.mse_loss(material.roughness, sample.roughness)
             + functional.mse_loss(material.metallic, sample.metallic),
         }
+
+    def _ask(self, points: Tensor) -> None:
+        """Sample the teacher; the distance it implies is the sum of ``offset + slope * x`` over the three axes."""
+        self._sample = sample = self.teacher.query_canonical(points)
+        near = (sample.sdf.abs() < RELIABLE_DISTANCE).to(points)[:, None]
+        self._slope = sample.normal * near
+        self._offset = (sample.sdf[:, None] * near / 3) - self._slope * points
+        self._zero = torch.zeros_like(sample.sdf)
 
 
 @torch.no_grad()

@@ -1,6 +1,11 @@
 """Which frame an iteration sees: one shuffled mix of real and distillation frames, a function of the iteration."""
 
+from functools import lru_cache
+
 import torch
+
+BLOCK = 100
+"""Draws that hold exactly the wanted share of each set, in random order."""
 
 
 class FrameSampler:
@@ -16,20 +21,20 @@ class FrameSampler:
         self.counts = (real, distilled)
         self.seed = seed
         share = real_fraction if real and distilled else float(real > 0)
-        # A block of 100 iterations holds exactly the wanted share, in random order.
-        self.block = torch.arange(100) >= round(100 * share)
+        self.block = [position >= round(BLOCK * share) for position in range(BLOCK)]
 
     def draw(self, iteration: int) -> tuple[bool, int]:
         """Whether ``iteration`` sees a distillation frame, and which index of its set."""
-        block, offset = divmod(iteration, len(self.block))
-        order = self.block[self._permutation(len(self.block), block, stream=0)]
-        is_distilled = bool(order[offset])
-        per_block = int((order == is_distilled).sum())
-        position = block * per_block + int((order[:offset] == is_distilled).sum())
+        block, offset = divmod(iteration, BLOCK)
+        order = [self.block[position] for position in _permutation(BLOCK, block, self.seed * 3)]
+        is_distilled = order[offset]
+        position = block * order.count(is_distilled) + order[:offset].count(is_distilled)
         count = self.counts[is_distilled]
         passes, index = divmod(position, count)
-        return is_distilled, int(self._permutation(count, passes, stream=1 + is_distilled)[index])
+        return is_distilled, _permutation(count, passes, self.seed * 3 + 1 + is_distilled)[index]
 
-    def _permutation(self, count: int, index: int, stream: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 3 + stream) * 1_000_003 + index)
-        return torch.randperm(count, generator=generator)
+
+@lru_cache(maxsize=16)
+def _permutation(count: int, index: int, stream: int) -> list[int]:
+    generator = torch.Generator().manual_seed(stream * 1_000_003 + index)
+    return torch.randperm(count, generator=generator).tolist()

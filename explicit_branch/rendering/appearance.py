@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.rotation import axis_angle_to_matrix
-from core.spherical_harmonics import eval_basis
+from core.spherical_harmonics import eval_basis_cubic
 from explicit_branch.deformation.deformation import PosedSurfels
 from explicit_branch.deformation.networks import mlp
 
@@ -18,8 +18,8 @@ from explicit_branch.deformation.networks import mlp
 class View:
     """From where, when and at which stage of training the surfels are seen."""
 
-    camera_position: Tensor
-    """[3] world."""
+    to_viewer: Tensor
+    """[N, 3] unit, world, from each surfel to the camera."""
     frame_index: int | None = None
     """Row of per-frame latents; None for frames outside the training set."""
     generator: torch.Generator | None = None
@@ -51,10 +51,9 @@ class ReflectionHead(AppearanceHead):
         self.network = mlp(feature_dim + 3 + (sh_degree + 1) ** 2 - 1, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        to_camera = functional.normalize(view.camera_position - posed.centers, dim=-1)
-        normals = posed.normals
+        to_camera, normals = view.to_viewer, posed.normals
         reflected = 2 * (normals * to_camera).sum(-1, keepdim=True) * normals - to_camera
-        harmonics = eval_basis(reflected, self.sh_degree)[:, 1:]
+        harmonics = eval_basis_cubic(reflected, self.sh_degree)[:, 1:]
         return self.network(torch.cat([features, normals, harmonics], -1)).sigmoid()
 
 
@@ -81,11 +80,11 @@ class CanonicalViewHead(AppearanceHead):
         self.network = mlp(inputs, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        directions = canonical_view_directions(posed, view.camera_position)
+        directions = canonical_view_directions(posed, view.to_viewer)
         if view.generator is not None:
             angles = (torch.rand(3, generator=view.generator) * 2 - 1) * self.JITTER
             directions = directions @ axis_angle_to_matrix(angles).to(directions)
-        harmonics = eval_basis(directions, self.sh_degree)[:, 1:]
+        harmonics = eval_basis_cubic(directions, self.sh_degree)[:, 1:]
         count = features.shape[0]
         non_rigid = posed.offsets.feature if posed.offsets is not None else None
         if non_rigid is None:
@@ -106,13 +105,12 @@ class SphericalHarmonicsHead(AppearanceHead):
         self.feature_dim = 3 * (sh_degree + 1) ** 2
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        basis = eval_basis(canonical_view_directions(posed, view.camera_position), self.sh_degree)
+        basis = eval_basis_cubic(canonical_view_directions(posed, view.to_viewer), self.sh_degree)
         coefficients = features.reshape(features.shape[0], -1, 3)
         return ((basis[..., None] * coefficients).sum(1) + 0.5).clamp_min(0)
 
 
-def canonical_view_directions(posed: PosedSurfels, camera_position: Tensor) -> Tensor:
+def canonical_view_directions(posed: PosedSurfels, to_viewer: Tensor) -> Tensor:
     """Unit directions [N, 3] from the camera to each surfel, turned back into the canonical pose."""
-    directions = functional.normalize(posed.centers - camera_position, dim=-1)
     linear = posed.world_from_canonical[:, :, :3]
-    return functional.normalize((linear.transpose(1, 2) @ directions[..., None]).squeeze(-1), dim=-1)
+    return functional.normalize(-(linear.transpose(1, 2) @ to_viewer[..., None]).squeeze(-1), dim=-1)

@@ -47,6 +47,7 @@ def draw(
     *,
     rules: RasterRules,
     screen_points: Tensor | None = None,
+    capacity: int = 0,
 ) -> tuple[SurfelRaster, dict[str, Tensor]]:
     """Draw every channel at once.
 
@@ -57,6 +58,7 @@ def draw(
         camera: of the picture.
         rules: how surfels become pixels.
         screen_points: [N, 2] receives the densification statistic.
+        capacity: see ``rasterize_surfels``.
 
     Returns:
         The raster, and the premultiplied images [H, W, c] of the channels by name.
@@ -76,6 +78,7 @@ def draw(
         width=fine.width,
         height=fine.height,
         screen_points=screen_points,
+        capacity=capacity,
     )
     if scale > 1:
         raster = replace(raster, **{name: _pooled(getattr(raster, name), scale) for name in _POOLED})
@@ -94,9 +97,8 @@ def footprint_factor(posed: PosedSurfels, camera: Camera) -> Tensor:
     to_camera = camera.position - posed.centers
     squared = to_camera.square().sum(-1)
     cosine = (posed.normals * to_camera).sum(-1) * squared.rsqrt()
-    area = torch.linalg.cross(posed.tangents_u, posed.tangents_v).norm(dim=-1)
-    focal = camera.intrinsics[0, 0] * camera.intrinsics[1, 1]
-    coverage = focal * area * cosine.abs() / (squared * SCREEN_FILTER_VARIANCE)
+    focal = camera.intrinsics[0, 0] * camera.intrinsics[1, 1] / SCREEN_FILTER_VARIANCE
+    coverage = focal * posed.areas.squeeze(-1) * cosine.abs() / squared
     return coverage.clamp_max(1) * (cosine / BACK_FADE + 1).clamp(0, 1)
 
 

@@ -22,6 +22,7 @@ from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.real_time import RealTimeFrames
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
 from explicit_branch.rendering.surface import ALPHA_FLOOR, PROPERTIES, Surface, gather, shade_pixels
+from explicit_branch.surfels import SurfaceMaterial
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.frame import FrameImages
 from gs_ir.probes import query_own_probes
@@ -62,6 +63,10 @@ class Render(Picture):
     raster: SurfelRaster
     facing: Tensor | None
     """[H, W] premultiplied cosine of outward normal and ray, positive where a back shows; comes with ``colour``."""
+    material: SurfaceMaterial
+    """Of the surfels."""
+    material_image: Tensor | None
+    """[H, W, 5] premultiplied albedo, roughness and metallic; comes with the buffer."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class TrainingView:
     frame_index: int | None = None
     generator: torch.Generator | None = None
     screen_points: Tensor | None = None
+    capacity: int = 0
+    """Length of the tile lists, see ``rasterize_surfels``."""
 
 
 class Renderer:
@@ -178,7 +185,7 @@ class Renderer:
             with timer("shading"):
                 channels["radiance"] = surface.shaded(light, self.options).total
         if colour:
-            channels |= self._colour_channels(posed, surface, camera, view)
+            channels |= self._colour_channels(posed, surface, view)
         with timer("rasterisation"):
             raster, images = draw(
                 posed,
@@ -187,8 +194,9 @@ class Renderer:
                 camera,
                 rules=avatar.record.raster_rules,
                 screen_points=view.screen_points,
+                capacity=view.capacity,
             )
-        buffer = gather(images, raster.alpha, raster.depth, camera) if "albedo" in images else None
+        buffer = gather(images, raster.alpha, raster.depth, camera) if "material" in images else None
         lobes = None
         if buffer is not None and light is not None and deferred:
             with timer("shading"):
@@ -210,7 +218,9 @@ class Renderer:
             colour=composite(images["colour"], raster.alpha, background) if colour else None,
             posed=posed,
             raster=raster,
-            facing=images["facing"][..., 0] if colour else None,
+            facing=images["facing"].squeeze(-1) if colour else None,
+            material=surface.material,
+            material_image=images.get("material"),
         )
 
     def _surface(
@@ -254,10 +264,8 @@ class Renderer:
                 part_from_world=deformation.part_from_world(pose),
             )
 
-    def _colour_channels(
-        self, posed: PosedSurfels, surface: Surface, camera: Camera, view: TrainingView
-    ) -> dict[str, Tensor]:
-        seen = View(camera.position, view.frame_index, view.generator)
+    def _colour_channels(self, posed: PosedSurfels, surface: Surface, view: TrainingView) -> dict[str, Tensor]:
+        seen = View(surface.to_viewer, view.frame_index, view.generator)
         colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
         return {"colour": colour, "facing": -(posed.normals * surface.to_viewer).sum(-1, keepdim=True)}
 

@@ -15,8 +15,8 @@ from gs_ir.cubemap import PrefilteredLight
 ALPHA_FLOOR = 1e-4
 """Coverage below which a pixel holds no surface."""
 
-PROPERTIES = {"albedo": 3, "roughness": 1, "metallic": 1, "normal": 3, "occlusion": 1}
-"""Raster channels of a surface and their widths, in order."""
+PROPERTIES = {"material": 5, "normal": 3, "occlusion": 1}
+"""Raster channels of a surface and their widths, in order; materials are albedo, roughness, metallic."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class Surface:
         material = self.material
         visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
         return {
-            "albedo": material.albedo,
-            "roughness": material.roughness[:, None],
-            "metallic": material.metallic[:, None],
+            "material": torch.cat([material.albedo, material.roughness[:, None], material.metallic[:, None]], 1),
             "normal": self.normals,
             "occlusion": visibility[:, None],
         }
@@ -63,27 +61,53 @@ def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Came
     ``alpha`` [H, W] is the coverage, ``depth`` [H, W] premultiplied and along the camera's axis.
     """
     coverage = alpha.clamp_min(ALPHA_FLOOR)[..., None]
-    _, directions = camera.all_rays()
-    along_ray = 1 / (directions @ camera.camera_from_world[2, :3])
+    albedo, roughness, metallic = (images["material"] / coverage).split([3, 1, 1], -1)
     return GBuffer(
         alpha=alpha,
-        depth=depth / coverage[..., 0] * along_ray,
+        depth=depth / coverage.squeeze(-1) * camera.length_per_depth,
         normal=functional.normalize(images["normal"], dim=-1, eps=ALPHA_FLOOR),
-        albedo=images["albedo"] / coverage,
-        roughness=(images["roughness"] / coverage)[..., 0],
-        metallic=(images["metallic"] / coverage)[..., 0],
-        occlusion=(images["occlusion"] / coverage)[..., 0],
+        albedo=albedo,
+        roughness=roughness.squeeze(-1),
+        metallic=metallic.squeeze(-1),
+        occlusion=(images["occlusion"] / coverage).squeeze(-1),
     )
 
 
 def shade_pixels(buffer: GBuffer, camera: Camera, light: PrefilteredLight, options: ShadingOptions) -> Shading:
-    """Deferred shading of the covered pixels; premultiplied linear radiance [H, W, 3]."""
-    inside = (buffer.alpha > ALPHA_FLOOR).nonzero(as_tuple=True)
-    _, directions = camera.pixel_rays(inside[1], inside[0])
+    """Deferred shading of the covered pixels; premultiplied linear radiance [H, W, 3].
+
+    Where gradients are wanted every pixel is shaded: to select the covered ones would wait for their number.
+    """
+    covered = buffer.alpha > ALPHA_FLOOR
+    if buffer.alpha.requires_grad:
+        return _shade_all(buffer, covered, camera, light, options)
+    inside = covered.nonzero(as_tuple=True)
+    to_viewer = -camera.directions[inside]
     material = SurfaceMaterial(buffer.albedo[inside], buffer.roughness[inside], buffer.metallic[inside])
-    normals = oriented_normals(buffer.normal[inside], -directions, options.normals)
     visibility = None if buffer.occlusion is None else buffer.occlusion[inside]
-    lobes = Surface(normals, -directions, material, visibility).shaded(light, options)
+    lobes = _shade(buffer.normal[inside], to_viewer, material, visibility, light, options)
     alpha = buffer.alpha[inside][:, None]
     empty = torch.zeros_like(buffer.normal)
     return Shading(*(empty.index_put(inside, lobe * alpha) for lobe in (lobes.diffuse, lobes.specular)))
+
+
+def _shade_all(
+    buffer: GBuffer, covered: Tensor, camera: Camera, light: PrefilteredLight, options: ShadingOptions
+) -> Shading:
+    to_viewer = -camera.directions.reshape(-1, 3)
+    weight = torch.where(covered, buffer.alpha, 0).reshape(-1, 1)
+    # An empty pixel has no normal: facing the viewer, it has finite derivatives, which its weight of zero removes.
+    normals = torch.where(covered.reshape(-1, 1), buffer.normal.reshape(-1, 3), to_viewer)
+    material = SurfaceMaterial(buffer.albedo.reshape(-1, 3), buffer.roughness.reshape(-1), buffer.metallic.reshape(-1))
+    visibility = None if buffer.occlusion is None else buffer.occlusion.reshape(-1)
+    lobes = _shade(normals, to_viewer, material, visibility, light, options)
+    shape = buffer.normal.shape
+    return Shading(*((lobe * weight).reshape(shape) for lobe in (lobes.diffuse, lobes.specular)))
+
+
+def _shade(
+    normals: Tensor, to_viewer: Tensor, material: SurfaceMaterial, visibility: Tensor | None,
+    light: PrefilteredLight, options: ShadingOptions,
+) -> Shading:  # fmt: skip
+    normals = oriented_normals(normals, to_viewer, options.normals)
+    return Surface(normals, to_viewer, material, visibility).shaded(light, options)

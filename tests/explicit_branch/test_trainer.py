@@ -48,7 +48,7 @@ def test_resumed_run_equals_an_uninterrupted_one(make_avatar, teacher, frames, t
     found = tensors_of(torch.load(tmp_path / "resumed" / "ckpt12.pth", weights_only=True))
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True, msg=name)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0, equal_nan=True)
 
 
 def test_same_seed_same_student(make_avatar, teacher, frames, tmp_path):

@@ -1,5 +1,7 @@
 """Colour conversion: fields and lights are linear, images are sRGB (IEC 61966-2-1). The only place that converts."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -27,4 +29,11 @@ def composite(linear_premultiplied: Tensor, alpha: Tensor, background: Tensor | 
 
 def luminance(linear: Tensor) -> Tensor:
     """Luminance [...] of linear RGB [..., 3]."""
-    return linear @ linear.new_tensor(LUMINANCE)
+    return linear @ _luminance_weights(linear.dtype, linear.device)
+
+
+@lru_cache(maxsize=8)
+def _luminance_weights(dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Copied to a device once: each copy from the host waits for it.
+    with torch.inference_mode(False):
+        return torch.tensor(LUMINANCE, dtype=dtype, device=device)

@@ -83,9 +83,10 @@ class EnvironmentMap:
     def pdf(self, directions: Tensor) -> Tensor:
         """Density [...] per solid angle with which :meth:`sample` returns unit ``directions`` [..., 3]. No gradient."""
         density = self._distribution.density
-        size = density.new_tensor([density.shape[1], density.shape[0]])
-        cell = (self._image_uv(directions.detach()) * size).long()
-        column, row = cell[..., 0].clamp(0, density.shape[1] - 1), cell[..., 1].clamp(0, density.shape[0] - 1)
+        places = self._image_uv(directions.detach()).unbind(-1)
+        column, row = (
+            (place * size).long().clamp(0, size - 1) for place, size in zip(places, density.shape[::-1], strict=True)
+        )
         return density[row, column].to(directions.dtype)
 
     def _image_uv(self, directions: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from core.color import composite, linear_to_srgb, luminance
 from core.schedules import Scheduled, scale_teacher_schedule, teacher_schedule
 from implicit_branch.fields.fields import Fields
 from implicit_branch.fields.material import Material
-from implicit_branch.rendering.emitters import Emitter, fibonacci_sphere
+from implicit_branch.rendering.emitters import Emitter, sphere_directions
 from implicit_branch.rendering.volume import FieldSamples
 from implicit_branch.training_images import PixelBatch
 
@@ -58,12 +58,11 @@ def image_l1(predicted: Tensor, alpha: Tensor, batch: PixelBatch, background: Te
     return (difference * weight).sum() / weight.sum().clamp_min(1)
 
 
-def eikonal(gradient: Tensor) -> Tensor:
-    """Mean of (|g| - 1)^2 for canonical distance gradients [N, 3] (Gropp et al. 2020)."""
-    if gradient.shape[0] == 0:
-        return gradient.sum()
+def eikonal(samples: FieldSamples) -> Tensor:
+    """Mean of (|g| - 1)^2 for the canonical distance gradients (Gropp et al. 2020)."""
     # A floor inside the root keeps its derivative finite where the gradient vanishes.
-    return ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square().mean()
+    length = (samples.gradient.square().sum(-1) + 1e-12).sqrt()
+    return _mean((length - 1).square(), samples.used)
 
 
 def curvature(fields: Fields, samples: FieldSamples, generator: torch.Generator, limit: int) -> Tensor:
@@ -75,16 +74,22 @@ def curvature(fields: Fields, samples: FieldSamples, generator: torch.Generator,
         generator: chooses tangents and, beyond ``limit`` samples, which ones are looked at.
         limit: samples evaluated at most.
     """
-    points, gradient = samples.canonical, samples.gradient
+    points, gradient, used = samples.canonical, samples.gradient, samples.used
     if points.shape[0] > limit:
-        chosen = torch.randint(points.shape[0], (limit,), generator=generator, device=points.device)
-        points, gradient = points[chosen], gradient[chosen]
+        uniforms = torch.rand(limit, generator=generator, device=points.device, dtype=points.dtype)
+        # Unused samples are the last ones.
+        chosen = (uniforms * used.sum()).long().clamp_max(points.shape[0] - 1)
+        points, gradient, used = points[chosen], gradient[chosen], used[chosen]
     normal = torch.nn.functional.normalize(gradient, dim=-1)
     random = torch.randn(points.shape, generator=generator, device=points.device, dtype=points.dtype)
     tangent = torch.nn.functional.normalize(torch.linalg.cross(normal.detach(), random), dim=-1)
     beside = torch.nn.functional.normalize(fields.geometry(points + CURVATURE_STEP * tangent).gradient, dim=-1)
     cosine = (normal * beside).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6)
-    return cosine.acos().mean() / torch.pi if points.shape[0] else points.sum()
+    return _mean(cosine.acos(), used) / torch.pi
+
+
+def _mean(values: Tensor, used: Tensor) -> Tensor:
+    return (values * used).sum() / used.sum().clamp_min(1)
 
 
 def material_smoothness(
@@ -141,7 +146,7 @@ def light_neutrality(light: Emitter, like: Tensor) -> Tensor:
         light: the environment.
         like: device and dtype.
     """
-    radiance = light.radiance(fibonacci_sphere(CHECKED_DIRECTIONS).to(like))
+    radiance = light.radiance(sphere_directions(CHECKED_DIRECTIONS, like))
     return (radiance / luminance(radiance).clamp_min(1e-4)[:, None] - 1).square().mean()
 
 

@@ -1,6 +1,6 @@
 """Training of the teacher as a Lightning module."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,9 +19,12 @@ from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.rendering.secondary import LearnedBounce
 from implicit_branch.rendering.shading import shade
 from implicit_branch.rendering.volume import Rendered, first_rays, render_rays
+from implicit_branch.sampling.lists import EXACT, ExpectedLists, Lists
 from implicit_branch.teacher import Teacher
 from implicit_branch.training_images import PixelBatch, TrainingImages
 
+PROGRESS_EVERY = 10
+"""Steps between losses that the progress bar is given."""
 Judge = Callable[[Teacher, Frame, int, int], Mapping[str, float]]
 """From the teacher, a frame, the step and the frame's number to metrics by name."""
 
@@ -56,8 +59,8 @@ class TrainingSettings:
     """``random``, ``white`` or ``black`` behind the body in training."""
     log_every: int = 100
     """Steps between logged losses."""
-    posed_frames: int = 256
-    """Training sets of at most so many frames are kept posed in memory while their poses stand still."""
+    posed_memory: float = 3.0
+    """GiB: training sets that need no more are kept posed while their poses stand still; others are posed anew."""
     light_mean: float = 0.4
     """Mean luminance that ``light_scale`` pulls the light to."""
 
@@ -90,68 +93,98 @@ class TeacherModule(lightning.LightningModule):
         self.teacher, self.settings, self.images, self.sampler = teacher, settings, images, sampler
         self.judge = judge
         self.weights = losses.LossWeights.stretched(settings.weights, settings.max_steps)
-        self._posed: tuple[PosedSpace, ProxyTracer] | None = None
+        self._posed: PosedSpace | None = None
+        self._lists: Lists = EXACT
+        self._rounds = -1
+        self._generator: torch.Generator | None = None
+        self._weights: tuple[dict[str, float], Tensor] | None = None
 
     # ---- one step ----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         """Render the pixels that the step draws, compare them with the images; ``batch`` is ignored."""
-        step = self.global_step
-        generator = torch.Generator(self.device).manual_seed(self.settings.seed * 1_000_003 + step)
-        self.teacher.advance(step * TEACHER_STEPS / self.settings.max_steps)
-        if self.teacher.refresh_proxy():
-            self._posed = None
-
-        frames = torch.randperm(len(self.images), generator=generator, device=self.device)
-        frames = frames[: self.settings.frames_per_step]
-        space, tracer, index = self._pose(frames)
-        pixels = self.sampler.draw(frames, generator)
-        pixels = pixels[:, torch.randperm(pixels.shape[1], generator=generator, device=self.device)]
-        pixel_batch = self.images.batch(frames, pixels, index)
-
-        teacher = self.teacher
-        rendered = render_rays(teacher.fields, pixel_batch.rays, space, teacher.sampling, generator=generator)
+        step, settings = self.global_step, self.settings
+        self.teacher.advance(step * TEACHER_STEPS / settings.max_steps)
+        self._prepare(rounds=self.teacher.sampling.rounds)
         weights = self.weights.at(step, step / len(self.images))
-        terms = self._radiance_losses(pixel_batch, rendered, weights, generator)
-        if teacher.reference_step >= teacher.settings.phys_kick_in_step:
-            terms |= self._shading_losses(pixel_batch, rendered, tracer, weights, generator)
-        total = sum((weights[name] * value for name, value in terms.items()), pixel_batch.image.new_zeros(()))
+        with self.teacher.fields.weights_once():
+            terms = self._terms(weights.keys(), self._seeded(step))
+            total = torch.stack(list(terms.values())) @ self._on_device({name: weights[name] for name in terms})
+        self._lists.finish()
         self._log_step(terms, total)
         return total
 
+    def _prepare(self, rounds: int) -> None:
+        """Renew what has become stale, and make room for what the last step found."""
+        if self.teacher.refresh_proxy() or rounds != self._rounds:
+            self._posed, self._rounds = None, rounds
+            self._lists = ExpectedLists() if self.device.type == "cuda" else EXACT
+        self._lists.adapt()
+
+    def _terms(self, wanted: Collection[str], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses by name of the pixels that ``generator`` draws."""
+        teacher = self.teacher
+        frames = torch.randperm(len(self.images), generator=generator, device=self.device)
+        frames = frames[: self.settings.frames_per_step]
+        space = self._pose(frames)
+        pixels = self.sampler.draw(frames, generator)
+        pixels = pixels[:, torch.randperm(pixels.shape[1], generator=generator, device=self.device)]
+        batch = self.images.batch(frames, pixels, torch.arange(len(frames), device=self.device))
+
+        rendered = render_rays(
+            teacher.fields, batch.rays, space, teacher.sampling, generator=generator, lists=self._lists
+        )
+        terms = self._radiance_losses(batch, rendered, wanted, generator)
+        if teacher.reference_step >= teacher.settings.phys_kick_in_step:
+            terms |= self._shading_losses(batch, rendered, teacher.tracer(space), wanted, generator)
+        return terms
+
+    def _seeded(self, step: int) -> torch.Generator:
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(self.device)
+        return self._generator.manual_seed(self.settings.seed * 1_000_003 + step)
+
+    def _on_device(self, weights: dict[str, float]) -> Tensor:
+        """``weights`` as a vector; copied to the device where they have changed."""
+        if self._weights is None or self._weights[0] != weights:
+            values = torch.tensor(list(weights.values()), pin_memory=self.device.type == "cuda")
+            self._weights = weights, values.to(self.device, non_blocking=True)
+        return self._weights[1]
+
     def _radiance_losses(
-        self, batch: PixelBatch, rendered: Rendered, weights: Mapping[str, float], generator: torch.Generator
+        self, batch: PixelBatch, rendered: Rendered, wanted: Collection[str], generator: torch.Generator
     ) -> dict[str, Tensor]:
         samples = rendered.samples
         terms = {
             "rgb_l1": losses.image_l1(rendered.radiance, rendered.alpha, batch, self._background(generator)),
             "mask_bce": coverage_cross_entropy(rendered.alpha, batch.mask),
-            "eikonal": losses.eikonal(samples.gradient),
+            "eikonal": losses.eikonal(samples),
         }
-        if "curvature" in weights:
+        if "curvature" in wanted:
             terms["curvature"] = losses.curvature(
                 self.teacher.fields, samples, generator, self.settings.curvature_samples
             )
-        return {name: value for name, value in terms.items() if name in weights}
+        return {name: value for name, value in terms.items() if name in wanted}
 
     def _shading_losses(
         self,
         batch: PixelBatch,
         rendered: Rendered,
         tracer: ProxyTracer,
-        weights: Mapping[str, float],
+        wanted: Collection[str],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:
         teacher, count = self.teacher, min(self.settings.shaded_rays, len(batch.rays))
-        samples, rays = first_rays(rendered.samples, count), batch.rays[:count]
+        samples, rays = first_rays(rendered.samples, count, self._lists), batch.rays[:count]
         material = teacher.fields.materials(samples.appearance, samples.geometry)
         shading = replace(teacher.settings.shading, samples_per_pixel=self.settings.samples_per_pixel)
         bounce = LearnedBounce(teacher.fields) if shading.global_illumination else None
         shaded = shade(
-            rays, samples, material, teacher.light, tracer=tracer, settings=shading, bounce=bounce, generator=generator
-        )
+            rays, samples, material, teacher.light, tracer=tracer, settings=shading, bounce=bounce,
+            generator=generator, lists=self._lists,
+        )  # fmt: skip
         pixels, background = batch.first(count), self._background(generator)
-        share = samples.weights.detach() * pixels.trusted[samples.intervals.ray_indices]
+        share = samples.weights.detach() * batch.trusted[samples.intervals.ray_indices]
         terms = {
             "rgb_phys_l1": losses.image_l1(shaded.radiance, rendered.alpha[:count], pixels, background),
             "light_neutrality": losses.light_neutrality(teacher.light, batch.image),
@@ -160,36 +193,35 @@ class TeacherModule(lightning.LightningModule):
             **losses.material_smoothness(teacher.fields, samples, material, count, generator),
             **losses.material_priors(share, material),
         }
-        return {name: value for name, value in terms.items() if name in weights}
+        return {name: value for name, value in terms.items() if name in wanted}
 
     def _background(self, generator: torch.Generator) -> Tensor:
         if self.settings.background == "random":
             return torch.rand(3, generator=generator, device=self.device)
         return torch.full((3,), float(self.settings.background == "white"), device=self.device)
 
-    def _pose(self, frames: Tensor) -> tuple[PosedSpace, ProxyTracer, Tensor]:
-        """The posed space and tracer that hold dataset rows ``frames``, and the rows' numbers in them."""
+    def _pose(self, frames: Tensor) -> PosedSpace:
+        """Dataset rows ``frames`` [B] posed."""
         teacher = self.teacher
         if self._poses_change():
-            pose = teacher.residuals(self.images.pose[frames], frames)
-            space = teacher.pose_space(pose)
-            return space, teacher.tracer(space), torch.arange(len(frames), device=frames.device)
+            return teacher.pose_space(teacher.residuals(self.images.pose[frames], frames))
         if self._posed is None:
             # Poses and proxy stand still: every frame is prepared once, until the next proxy.
             with torch.no_grad():
-                space = teacher.pose_space(self.images.pose)
-                self._posed = space, teacher.tracer(space)
-        return *self._posed, frames
+                self._posed = teacher.pose_space(self.images.pose)
+        return self._posed.select(frames)
 
     def _poses_change(self) -> bool:
         conditioned = any(True for _ in self.teacher.pose_encoder.parameters())
-        return self.teacher.residuals.active or conditioned or len(self.images) > self.settings.posed_frames
+        needed = len(self.images) * self.teacher.posed_bytes
+        return self.teacher.residuals.active or conditioned or needed > self.settings.posed_memory * 2**30
 
     def _log_step(self, terms: Mapping[str, Tensor], total: Tensor) -> None:
         if self.global_step % self.settings.log_every == 0:
             self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
             self.log("train/beta", self.teacher.fields.density.scale().detach())
-        self.log("loss", total.detach(), prog_bar=True, logger=False)
+        if self.global_step % PROGRESS_EVERY == 0:
+            self.log("loss", total.detach(), prog_bar=True, logger=False)
 
     # ---- validation --------------------------------------------------------------------------------------------
 

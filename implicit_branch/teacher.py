@@ -1,5 +1,6 @@
 """The teacher: canonical fields, articulation, light and proxy mesh as one self-contained module."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -99,6 +100,12 @@ class Teacher(nn.Module):
             resolution=proxy.seed_resolution,
             condition=self.pose_encoder(pose, self.fields.articulation.rest_joints),
         )
+
+    @property
+    def posed_bytes(self) -> int:
+        """Memory of one frame of :meth:`pose_space`."""
+        nodes = math.prod(self.fields.articulation.weight_volume.shape[:3])
+        return 4 * 12 * nodes + (4 * 9 + 1) * self.settings.proxy.seed_resolution**3
 
     def tracer(self, space: PosedSpace) -> ProxyTracer:
         """Visibility and first hits on the proxy mesh in the frames of ``space``."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.ndimage import binary_erosion, generate_binary_structure, iterate_structure
 from torch import Tensor
@@ -39,7 +38,7 @@ class PixelBatch:
 
 
 class TrainingImages:
-    """All frames of a dataset, resident on one device."""
+    """All frames of a dataset, resident on one device: in bytes where they came as bytes."""
 
     def __init__(self, frames: FrameSet | Sequence[Frame], *, silhouette_margin: int = 1) -> None:
         """Read every frame.
@@ -62,22 +61,27 @@ class TrainingImages:
             torch.stack([f.pose.transl for f in loaded]),
         )
         self.masks = torch.stack([f.mask for f in loaded if f.mask is not None])
+        """[F, H, W] coverage; stays on the CPU."""
         images = torch.stack([f.image for f in loaded if f.image is not None])
-        # Frames come over white: take the white away, so that any background can go there.
-        covered = srgb_to_linear(images) - (1 - self.masks[..., None])
-        self.images = covered.clamp_min(0).flatten(1, 2)
-        self.trusted = torch.stack([_away_from_edge(mask, silhouette_margin) for mask in self.masks]).flatten(1)
-        self._flat_masks = self.masks.flatten(1)
+        trusted = torch.stack([_away_from_edge(mask, silhouette_margin) for mask in self.masks])
+        channels = torch.cat([images, self.masks[..., None], trusted[..., None].to(images)], -1).flatten(0, 2)
+        # [F * H * W, 5]: image over white, mask, and whether the colour is the body's alone
+        self._pixels = _as_bytes(channels)
+        self._linear_of_byte = srgb_to_linear(torch.arange(256) / 255)
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @property
+    def trusted(self) -> Tensor:
+        """[F, H * W] weight of the colours, see :class:`PixelBatch`."""
+        return self._decoded(self._pixels)[2].reshape(len(self), -1)
 
     def to(self, device: torch.device | str) -> "TrainingImages":
         """Move everything to ``device``."""
         self.cameras.to(device)
         self.pose = self.pose.to(device)
-        for name in ("masks", "images", "trusted", "_flat_masks"):
-            setattr(self, name, getattr(self, name).to(device))
+        self._pixels, self._linear_of_byte = self._pixels.to(device), self._linear_of_byte.to(device)
         return self
 
     def batch(self, frames: Tensor, pixels: Tensor, index: Tensor) -> PixelBatch:
@@ -89,7 +93,18 @@ class TrainingImages:
             directions.transpose(0, 1).reshape(-1, 3),
             index.repeat(len(rows) // len(index)),
         )
-        return PixelBatch(rays, self.images[rows, pixels], self._flat_masks[rows, pixels], self.trusted[rows, pixels])
+        return PixelBatch(rays, *self._decoded(self._pixels[rows * (self.height * self.width) + pixels]))
+
+    def _decoded(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image [N, 3], mask [N] and weight of the colour [N] of stored ``pixels`` [N, 5]."""
+        if pixels.dtype == torch.uint8:
+            linear, pixels = self._linear_of_byte[pixels[:, :3].long()], pixels / 255
+        else:
+            linear = srgb_to_linear(pixels[:, :3])
+        mask, trusted = pixels[:, 3], pixels[:, 4]
+        # Frames come over white: take the white away, so that any background can go there.
+        covered = (linear + (mask - 1)[:, None]).clamp_min(0)
+        return covered, mask, SILHOUETTE_WEIGHT + (1 - SILHOUETTE_WEIGHT) * trusted
 
 
 def _check(frames: list[Frame]) -> None:
@@ -107,11 +122,17 @@ def _check(frames: list[Frame]) -> None:
                          next_step="A motion has no images: choose a capture to train on.")  # fmt: skip
 
 
+def _as_bytes(values: Tensor) -> Tensor:
+    """``values`` in [0, 1] as bytes if that is what they were, else as they are."""
+    scaled = values * 255
+    return scaled.round().to(torch.uint8) if (scaled - scaled.round()).abs().max() < 1e-3 else values
+
+
 def _away_from_edge(mask: Tensor, margin: int) -> Tensor:
+    """Whether pixels are farther than ``margin`` from the edge of ``mask`` [H, W]."""
     inside = mask.cpu().numpy() > 0.5
     if margin == 0:
-        return torch.ones_like(mask)
+        return torch.ones_like(mask, dtype=torch.bool)
     # A cross, not a square: limbs of three pixels keep their middle.
     cross = iterate_structure(generate_binary_structure(2, 1), margin)
-    sure = binary_erosion(inside, cross) | binary_erosion(~inside, cross, border_value=1)
-    return torch.from_numpy(np.where(sure, 1.0, SILHOUETTE_WEIGHT)).to(mask)
+    return torch.from_numpy(binary_erosion(inside, cross) | binary_erosion(~inside, cross, border_value=1))

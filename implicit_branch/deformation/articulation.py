@@ -124,7 +124,7 @@ class Articulation(nn.Module):
         found = find_correspondences(points, frame_index, space.seeds, space.transforms.detach(), self.box)
         return CanonicalRoots(found.canonical, found.valid, found.jacobian)
 
-    def attach_pose(self, canonical: Tensor, jacobian: Tensor, frame_index: Tensor, space: PosedSpace) -> Tensor:
+    def attach_pose(self, canonical: Tensor, inverse: "Adjugate", frame_index: Tensor, space: PosedSpace) -> Tensor:
         """Canonical points [N, 3] with their gradient to the pose, by the implicit function theorem.
 
         d x_c / d theta = -J^-1 dT_theta(x_c)/d theta x_c, because T(x_c) x_c stays at the world point. The value is
@@ -133,8 +133,23 @@ class Articulation(nn.Module):
         if not space.transforms.requires_grad:
             return canonical
         carried = apply_transforms(sample_transforms(canonical, space.transforms, self.box, frame_index), canonical)
-        drift = torch.linalg.solve(jacobian, (carried - carried.detach())[..., None])[..., 0]
+        drift = ((carried - carried.detach())[:, None] @ inverse.cofactor)[:, 0] / inverse.determinant[:, None]
         return canonical - drift
+
+
+class Adjugate(NamedTuple):
+    """Inverses of N Jacobians d world / d canonical without a division or a solver: J^-1 = cofactor^T / determinant."""
+
+    cofactor: Tensor
+    """[N, 3, 3]."""
+    determinant: Tensor
+    """[N]."""
+
+    @classmethod
+    def of(cls, jacobian: Tensor) -> "Adjugate":
+        """Of ``jacobian`` [N, 3, 3]: the columns of the cofactor matrix are cross products of its columns."""
+        cofactor = torch.linalg.cross(jacobian.roll(-1, 2), jacobian.roll(1, 2), dim=1)
+        return cls(cofactor, (jacobian[:, :, 0] * cofactor[:, :, 0]).sum(-1))
 
 
 def apply_transforms(transforms: Tensor, points: Tensor) -> Tensor:
@@ -142,14 +157,7 @@ def apply_transforms(transforms: Tensor, points: Tensor) -> Tensor:
     return (transforms[:, :, :3] @ points[..., None])[..., 0] + transforms[:, :, 3]
 
 
-def carry_normals(gradient: Tensor, jacobian: Tensor) -> Tensor:
-    """Unit world normals [N, 3] of canonical distance gradients [N, 3]: J^-T n, by the cofactor matrix.
-
-    The cofactor matrix is det(J) J^-T and has no division; ``jacobian`` [N, 3, 3] is d world / d canonical.
-    """
-    first, second, third = jacobian.unbind(-1)
-    cofactor = torch.stack(
-        [torch.linalg.cross(second, third), torch.linalg.cross(third, first), torch.linalg.cross(first, second)], -1
-    )
-    carried = (cofactor @ gradient[..., None])[..., 0]
+def carry_normals(gradient: Tensor, inverse: Adjugate) -> Tensor:
+    """Unit world normals [N, 3] of canonical distance gradients [N, 3]: J^-T n, up to the determinant."""
+    carried = (inverse.cofactor @ gradient[..., None])[..., 0]
     return nn.functional.normalize(carried, dim=-1, eps=1e-12)

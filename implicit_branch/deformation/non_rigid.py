@@ -90,7 +90,7 @@ class NonRigidOffsets(nn.Module):
         """Switch on, and open the frequencies, when due."""
         self.active = reference_step >= self.start_step
         progress = self.frequencies * (reference_step - self.start_step) / self.window_steps
-        phase = (progress - torch.arange(self.frequencies)).clamp(0, 1)
+        phase = (progress - torch.arange(self.frequencies, device=self.window.device)).clamp(0, 1)
         self.window.copy_(0.5 * (1 - torch.cos(math.pi * phase)))
 
     def forward(self, points: Tensor, condition: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Triangle meshes that stand in for the field: extraction, and tracing of the posed mesh."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from core.errors import InputError
 from gs_ir.bvh import Hits, TriangleBvh, any_hit, build_bvh, closest_hit, refit_bvh
+from implicit_branch.deformation.forest import replicate, shifts
 from implicit_branch.deformation.weight_volume import lattice
 
 COARSENING = 4
@@ -18,15 +20,28 @@ COARSENING = 4
 SMALLEST_PART = 0.01
 """Connected parts with fewer than this share of the triangles are floaters."""
 CHUNK = 2**18
+REACH = 3.0
+"""Metres around the mean of its vertices that hold a body."""
 
 
-class Mesh(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Mesh:
     """A triangle mesh in canonical space."""
 
     vertices: Tensor
     """[V, 3] metres."""
     faces: Tensor
     """[F, 3] int64, counter-clockwise seen from outside."""
+
+    @cached_property
+    def tree(self) -> TriangleBvh:
+        """The tree around the vertices. Triangles keep their neighbours in every pose, so it fits all of them."""
+        return build_bvh(self.vertices, self.faces)
+
+
+@lru_cache(maxsize=4)
+def _forest(mesh: Mesh, copies: int) -> TriangleBvh:
+    return replicate(mesh.tree, copies)
 
 
 @torch.no_grad()
@@ -79,25 +94,42 @@ def _without_floaters(faces: np.ndarray, vertices: int) -> np.ndarray:
 
 
 class ProxyTracer:
-    """Visibility and first hits on a canonical mesh posed in B frames; one tree, refitted on demand."""
+    """Visibility and first hits on a canonical mesh posed in B frames; rays of all frames are traced together."""
 
     def __init__(self, mesh: Mesh, vertices_world: Tensor) -> None:
         """Args: ``vertices_world`` [B, V, 3] of ``mesh`` in every frame."""
         self.mesh, self.vertices = mesh, vertices_world
-        self._frames: dict[int, TriangleBvh] = {}
+        # Every frame is traced around its own mean: coordinates stay small wherever the body walks.
+        self._centres = vertices_world.mean(1)
+        self._moves = shifts(len(vertices_world), vertices_world) - self._centres
 
-    def visible(self, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float) -> Tensor:
-        """[R] bool: nothing between ``near`` and ``far`` metres along world rays [R, 3] of ``frame``."""
-        return ~any_hit(self._tree(frame), origins, directions, near, far)
+    def visible(self, origins: Tensor, directions: Tensor, frame_index: Tensor, *, near: float, far: float) -> Tensor:
+        """[R] bool: nothing between ``near`` and ``far`` metres along world rays [R, 3] of frames [R].
 
-    def first_hit(self, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float) -> Hits:
-        """The first triangle along world rays [R, 3] of ``frame``."""
-        return closest_hit(self._tree(frame), origins, directions, near, far)
+        Rays start within ``REACH`` of the body and end within twice that, as other frames' bodies stand beyond.
+        """
+        return ~any_hit(self._tree, *self._moved(origins, directions, frame_index), near, far)
 
-    def _tree(self, frame: int) -> TriangleBvh:
-        if not self._frames:
-            self._frames[frame] = build_bvh(self.vertices[frame].contiguous(), self.mesh.faces)
-        elif frame not in self._frames:
-            # The triangles keep their neighbours in every pose, so any frame's tree fits once its boxes are updated.
-            self._frames[frame] = refit_bvh(next(iter(self._frames.values())), self.vertices[frame].contiguous())
-        return self._frames[frame]
+    def first_hit(self, origins: Tensor, directions: Tensor, frame_index: Tensor, *, near: float, far: float) -> Hits:
+        """The first triangle along rays as for :meth:`visible`; frame b counts its faces from b F: :attr:`faces`."""
+        return closest_hit(self._tree, *self._moved(origins, directions, frame_index), near, far)
+
+    def entry(self, origins: Tensor, directions: Tensor, frame_index: Tensor) -> Tensor:
+        """Depth [R] in metres where world rays [R, 3] from anywhere enter the mesh of their frame, inf if they miss."""
+        towards = self._centres[frame_index] - origins
+        start = ((towards * directions).sum(-1) - REACH).clamp_min(0)
+        begin = torch.addcmul(origins, start[:, None], directions)
+        return start + self.first_hit(begin, directions, frame_index, near=0.0, far=2 * REACH).t
+
+    @property
+    def faces(self) -> Tensor:
+        """[B * F, 3] int64 corners of the faces of all frames, as indices into the vertices [B * V, 3] of all."""
+        return self._tree.faces
+
+    def _moved(self, origins: Tensor, directions: Tensor, frame_index: Tensor) -> tuple[Tensor, Tensor]:
+        return origins + self._moves[frame_index], directions
+
+    @cached_property
+    def _tree(self) -> TriangleBvh:
+        forest = _forest(self.mesh, len(self.vertices))
+        return refit_bvh(forest, (self.vertices + self._moves[:, None]).flatten(0, 1))

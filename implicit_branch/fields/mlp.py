@@ -40,6 +40,11 @@ class SoftplusMlp(nn.Module):
         for layer in self.layers:
             weight_norm(layer)
 
+    def touch(self) -> None:
+        """Compute the normalised weights, with gradients, where they are being cached."""
+        for layer in self.layers:
+            _ = layer.weight
+
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, inputs] to [N, outputs]."""
         hidden = inputs

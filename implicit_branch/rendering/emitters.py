@@ -1,6 +1,7 @@
 """Environment lights of the teacher. All are linear radiance over unit world directions."""
 
 import math
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class LearnedLight(nn.Module):
 
     def mean(self) -> Tensor:
         """[3] mean radiance over all directions."""
-        return self.radiance(fibonacci_sphere(1024).to(next(iter([*self.parameters(), *self.buffers()])))).mean(0)
+        return self.radiance(sphere_directions(1024, next(iter([*self.parameters(), *self.buffers()])))).mean(0)
 
     def sample(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Directions [N, 3] and their density [N] per solid angle from ``uniforms`` [N, 3]. No gradient."""
@@ -164,10 +165,16 @@ class TextureLight(LearnedLight):
 
     def _to_map(self, directions: Tensor) -> Tensor:
         # Blender's panorama: z up, centre column +x, longitude running the other way round.
-        return directions[..., [1, 2, 0]] * directions.new_tensor([-1, -1, 1]) if self.blender else directions
+        if not self.blender:
+            return directions
+        x, y, z = directions.unbind(-1)
+        return torch.stack([-y, -z, x], -1)
 
     def _from_map(self, directions: Tensor) -> Tensor:
-        return directions[..., [2, 0, 1]] * directions.new_tensor([1, -1, -1]) if self.blender else directions
+        if not self.blender:
+            return directions
+        x, y, z = directions.unbind(-1)
+        return torch.stack([z, -x, -y], -1)
 
 
 class NetworkLight(LearnedLight):
@@ -214,3 +221,14 @@ def fibonacci_sphere(count: int) -> Tensor:
     height, angle = 1 - 2 * index / count, math.pi * (3 - math.sqrt(5)) * index
     radius = (1 - height**2).sqrt()
     return torch.stack([radius * angle.cos(), height, radius * angle.sin()], -1)
+
+
+def sphere_directions(count: int, like: Tensor) -> Tensor:
+    """:func:`fibonacci_sphere` with dtype and device of ``like``; made once."""
+    return _sphere_directions(count, like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _sphere_directions(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return fibonacci_sphere(count).to(device, dtype)

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from core import brdf
+from gs_ir.bvh import Hits
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.fields.fields import Fields
 from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.sampling.lists import EXACT, Lists
 
 OFFSET = 0.004
 """Metres by which ray origins leave the surface along its normal: the proxy's triangles deviate by less."""
@@ -27,7 +29,8 @@ class SurfaceHit(NamedTuple):
     """[N, 3] unit, world, towards where the ray came from."""
     view_dir: Tensor
     """[N, 3] unit, world, back along the ray."""
-    frame: int
+    frame: Tensor
+    """[N] int64."""
 
 
 class Bounce(Protocol):
@@ -89,6 +92,7 @@ def trace(
     near: float,
     far: float,
     bounce: Bounce | Callable[[SurfaceHit], Tensor] | None,
+    lists: Lists = EXACT,
 ) -> tuple[Tensor, Tensor | None]:
     """Follow secondary rays to the environment or the body. No gradient.
 
@@ -100,35 +104,30 @@ def trace(
         near: metres; closer hits are ignored.
         far: metres; farther ones too.
         bounce: radiance of the body; None traces visibility only.
+        lists: how the hits are listed.
 
     Returns:
         visible [N] bool, and the radiance [N, 3] from the body (None without ``bounce``).
     """
-    visible = torch.ones(len(origins), dtype=torch.bool, device=origins.device)
-    indirect = None if bounce is None else torch.zeros_like(origins)
-    for frame in frame_index.unique().tolist():
-        rows = (frame_index == frame).nonzero()[:, 0]
-        if bounce is None or indirect is None:
-            visible[rows] = tracer.visible(origins[rows], directions[rows], frame, near=near, far=far)
-            continue
-        hit_rows, hit = _hits(tracer, origins[rows], directions[rows], frame, near=near, far=far)
-        rows = rows[hit_rows]
-        visible[rows] = False
-        indirect[rows] = bounce(hit)
-    return visible, indirect
+    if bounce is None:
+        return tracer.visible(origins, directions, frame_index, near=near, far=far), None
+    hits = tracer.first_hit(origins, directions, frame_index, near=near, far=far)
+    rows, used = lists.select("hits", hits.face >= 0)
+    indirect = torch.zeros_like(origins)
+    arriving = bounce(_surface(tracer, hits, rows, directions, frame_index))
+    indirect[rows] = arriving if used is None else arriving * used[:, None]
+    return hits.face < 0, indirect
 
 
-def _hits(
-    tracer: ProxyTracer, origins: Tensor, directions: Tensor, frame: int, *, near: float, far: float
-) -> tuple[Tensor, SurfaceHit]:
-    hits = tracer.first_hit(origins, directions, frame, near=near, far=far)
-    rows = (hits.face >= 0).nonzero()[:, 0]
-    corners = tracer.mesh.faces[hits.face[rows]]
+def _surface(tracer: ProxyTracer, hits: Hits, rows: Tensor, directions: Tensor, frame_index: Tensor) -> SurfaceHit:
+    """The hits ``rows``; a ray among them that missed gets a place of no meaning."""
+    face, frame = hits.face[rows].clamp_min(0), frame_index[rows]
     second, third = hits.barycentric[rows].unbind(-1)
     weights = torch.stack([1 - second - third, second, third], -1)[..., None]
-    canonical = (tracer.mesh.vertices[corners] * weights).sum(1)
-    posed = tracer.vertices[frame][corners]
+    corners = tracer.faces[face]
+    posed = tracer.vertices.flatten(0, 1)[corners]
+    canonical = tracer.mesh.vertices[corners - (frame * len(tracer.mesh.vertices))[:, None]]
     normal = normalize(torch.linalg.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0]), dim=-1)
     view_dir = -directions[rows]
     normal = torch.where((normal * view_dir).sum(-1, keepdim=True) < 0, -normal, normal)
-    return rows, SurfaceHit(canonical, (posed * weights).sum(1), normal, view_dir, frame)
+    return SurfaceHit((canonical * weights).sum(1), (posed * weights).sum(1), normal, view_dir, frame)

@@ -15,11 +15,9 @@ from implicit_branch.rendering.scatterers import SCATTERERS
 from implicit_branch.rendering.secondary import OFFSET, Bounce, trace
 from implicit_branch.rendering.volume import FieldSamples
 from implicit_branch.sampling.directions import stratified_uniforms
+from implicit_branch.sampling.lists import EXACT, Lists
 from implicit_branch.sampling.rays import RayBundle
 from implicit_branch.settings import ShadingSettings
-
-FAR = 1e4
-"""Metres: farther than any camera."""
 
 
 class Shaded(NamedTuple):
@@ -44,8 +42,8 @@ class Draws(NamedTuple):
     """[D] share of the pixel; differentiable."""
     depth: Tensor
     """[D] metres along the ray."""
-    slot: Tensor
-    """[D] int64 in 0..K-1, position among the ray's draws."""
+    row: Tensor
+    """[D] int64, number among the R K draws of all rays."""
 
 
 def composite_materials(samples: FieldSamples, material: Material) -> Material:
@@ -65,6 +63,7 @@ def shade(
     settings: ShadingSettings,
     bounce: Bounce | None,
     generator: torch.Generator | None,
+    lists: Lists = EXACT,
 ) -> Shaded:
     """Radiance that the body scatters towards the eye.
 
@@ -80,19 +79,20 @@ def shade(
         settings: numbers of samples and distances.
         bounce: radiance of the body where secondary rays hit it; None for direct light only.
         generator: of the directions; None repeats the same ones for every pixel.
+        lists: how scattering points and hits are listed.
     """
     count = settings.samples_per_pixel
-    draws = draw_points(rays, samples, count, tracer)
-    # Only rays that meet the body need directions; most rays of an image do not.
-    _, order = draws.ray.unique_consecutive(return_inverse=True)
-    uniforms = _uniforms(order, draws.slot, count, generator, rays.origins)
+    draws = draw_points(rays, samples, count, tracer, lists)
+    uniforms = _uniforms(len(rays), count, generator, rays.origins).flatten(0, 1)[draws.row]
     normal, surface = samples.normal[draws.interval], Material(*(m[draws.interval] for m in material))
     view = -rays.directions[draws.ray]
     fixed = Material(*(m.detach() for m in surface))
     directions, density = SCATTERERS[settings.render_mode](normal.detach(), view, fixed, light, uniforms)
-    origins = rays.at(draws.ray, draws.depth) + OFFSET * normal.detach()
+    origins = torch.add(rays.at(draws.ray, draws.depth), normal.detach(), alpha=OFFSET)
     frames = rays.frame_index[draws.ray]
-    visible, indirect = trace(tracer, origins, directions, frames, near=settings.near, far=settings.far, bounce=bounce)
+    visible, indirect = trace(
+        tracer, origins, directions, frames, near=settings.near, far=settings.far, bounce=bounce, lists=lists
+    )
     arriving = light.radiance(directions) * visible[:, None]
     if indirect is not None:
         arriving = arriving + indirect
@@ -109,41 +109,33 @@ def shade(
     return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
 
 
-def draw_points(rays: RayBundle, samples: FieldSamples, count: int, tracer: ProxyTracer) -> Draws:
+def draw_points(rays: RayBundle, samples: FieldSamples, count: int, tracer: ProxyTracer, lists: Lists = EXACT) -> Draws:
     """Scattering points of R rays, ``count`` positions of the weights' CDF each; the background's are left out.
 
     A point is never placed behind the proxy's first surface, so that secondary rays start outside of the body.
     """
     weights = samples.weights
-    depth, interval = resample(samples.intervals, weights.detach(), count)
-    ray, slot = (interval >= 0).nonzero(as_tuple=True)
-    depth, interval = depth[ray, slot], interval[ray, slot]
-    drawn = torch.zeros_like(weights).index_add(0, interval, torch.ones_like(depth))
-    return Draws(
-        ray, interval, weights[interval] / drawn[interval], depth.minimum(first_depth(rays, tracer)[ray]), slot
-    )
+    depth, interval = (x.flatten() for x in resample(samples.intervals, weights.detach(), count))
+    row, used = lists.select("scattering points", interval >= 0)
+    depth, interval, ray = depth[row], interval[row].clamp_min(0), row // count
+    ones = torch.ones_like(depth) if used is None else used.to(depth.dtype)
+    drawn = torch.zeros_like(weights).index_add(0, interval, ones)
+    share = weights[interval] / drawn[interval].clamp_min(1) * ones
+    return Draws(ray, interval, share, depth.minimum(first_depth(rays, tracer)[ray]), row)
 
 
 @torch.no_grad()
 def first_depth(rays: RayBundle, tracer: ProxyTracer) -> Tensor:
     """Depth [R] in metres where rays enter the proxy mesh of their frame, infinite for those that miss it."""
-    depth = torch.full_like(rays.origins[:, 0], torch.inf)
-    for frame in rays.frame_index.unique().tolist():
-        rows = (rays.frame_index == frame).nonzero()[:, 0]
-        depth[rows] = tracer.first_hit(rays.origins[rows], rays.directions[rows], frame, near=0.0, far=FAR).t
-    return depth
+    return tracer.entry(rays.origins, rays.directions, rays.frame_index)
 
 
-def _uniforms(ray: Tensor, slot: Tensor, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """[D, 3] in [0, 1) for draw ``slot`` [D] of ``count`` of ray ``ray`` [D], rays numbered without gaps.
-
-    Stratified per ray over the first two and, independently, over the third.
-    """
-    rays = int(ray[-1]) + 1 if len(ray) else 0
+def _uniforms(rays: int, count: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """[rays, count, 3] in [0, 1), stratified per ray over the first two and, independently, over the third."""
     plane = stratified_uniforms(rays, count, generator, like)
     if generator is None:
         line = torch.arange(count, device=like.device).flip(0).expand(rays, count) + 0.5
     else:
         order = torch.rand(rays, count, generator=generator, device=like.device).argsort(1)
         line = order + torch.rand(rays, count, generator=generator, device=like.device)
-    return torch.cat([plane, (line / count).to(like.dtype)[..., None]], -1)[ray, slot]
+    return torch.cat([plane, (line / count).to(like.dtype)[..., None]], -1)

@@ -1,6 +1,7 @@
 """Stratified directions about surface points."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,10 +21,7 @@ def stratified_uniforms(pixels: int, count: int, generator: torch.Generator | No
     The order decouples the cells from whatever else is stratified over the same ``count`` draws, for example depth.
     Without a generator the cells' centres are returned, in the same order for every pixel.
     """
-    rows, columns = strata(count)
-    cell = torch.arange(count, device=like.device)
-    corner = torch.stack([cell // columns, cell % columns], -1).to(like.dtype)
-    size = like.new_tensor([rows, columns])
+    corner, size = _cells(count, like.dtype, like.device)
     if generator is None:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).to(like.device)
         return ((corner[order] + 0.5) / size).expand(pixels, count, 2)
@@ -31,3 +29,13 @@ def stratified_uniforms(pixels: int, count: int, generator: torch.Generator | No
     order = torch.rand(pixels, count, generator=generator, device=like.device).argsort(1)
     jitter = torch.rand(pixels, count, 2, generator=generator, device=like.device, dtype=like.dtype)
     return (corner[order] + jitter) / size
+
+
+@lru_cache(maxsize=8)
+def _cells(count: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column [count, 2] of every cell, and the numbers [2] of both."""
+    rows, columns = strata(count)
+    with torch.inference_mode(False):
+        cell = torch.arange(count, device=device)
+        corner = torch.stack([cell // columns, cell % columns], -1).to(dtype)
+        return corner, torch.tensor([rows, columns], dtype=dtype, device=device)

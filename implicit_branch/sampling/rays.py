@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.camera import Camera
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
+from implicit_branch.sampling.lists import EXACT, Lists
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class RayBundle:
 
     def at(self, rays: Tensor, depth: Tensor) -> Tensor:
         """World points [N, 3] at ``depth`` [N] metres along the rays numbered ``rays`` [N]."""
-        return self.origins[rays] + depth[:, None] * self.directions[rays]
+        return torch.addcmul(self.origins[rays], depth[:, None], self.directions[rays])
 
 
 class CameraTable:
@@ -73,7 +74,12 @@ class PrimarySampling:
     samples: int = 16
     """Positions inverted per ray and round."""
     negligible: float = 1e-4
-    """Intervals whose expected compositing weight is below are not evaluated."""
+    """Intervals whose expected compositing weight is below are not evaluated (with importance rounds)."""
+
+    @property
+    def dropping(self) -> bool:
+        """Whether negligible intervals are dropped."""
+        return self.rounds > 0 and self.negligible > 0
 
 
 @torch.no_grad()
@@ -85,12 +91,12 @@ def sample_rays(
     sampling: PrimarySampling,
     *,
     jitter: Tensor,
+    lists: Lists = EXACT,
 ) -> RaySamples:
-    """Intervals along ``rays`` where there is something to see.
+    """Intervals along ``rays`` where there may be something to see.
 
     Coarse intervals through occupied cells; then each round appends positions drawn from the compositing weights
-    with a background bin, so that opaque rays gain many samples and empty ones few. Finally intervals that cannot
-    matter, in front of and behind the surface, are dropped.
+    with a background bin, so that opaque rays gain many samples and empty ones few.
 
     Args:
         rays: R rays.
@@ -98,27 +104,41 @@ def sample_rays(
         alpha: (points [N, 3], frame_index [N], lengths [N]) to opacity [N].
         sampling: the densities.
         jitter: [R] in [0, 1), the ray's offset in steps.
+        lists: how the intervals are listed.
     """
     samples = march(
-        rays.origins, rays.directions, occupancy, boxes, rays.frame_index, step=sampling.step, jitter=jitter
-    )
-    for _ in range(sampling.rounds):
-        weights = _weights(rays, samples, alpha)
-        samples = insert_samples(samples, *resample(samples, weights, sampling.samples))
-    if sampling.rounds == 0 or sampling.negligible <= 0:
-        return samples
-    return keep(samples, _weights(rays, samples, alpha) > sampling.negligible)
+        rays.origins, rays.directions, occupancy, boxes, rays.frame_index, step=sampling.step, jitter=jitter,
+        capacity=lists.room("coarse intervals"),
+    )  # fmt: skip
+    lists.found("coarse intervals", samples.total)
+    for number in range(sampling.rounds):
+        points = rays.at(samples.ray_indices, samples.midpoints)
+        opacities = alpha(points, rays.frame_index[samples.ray_indices], samples.t_ends - samples.t_starts)
+        weights = render_weights(opacities, samples.packed_info)
+        name = f"intervals of round {number}"
+        samples = insert_samples(samples, *resample(samples, weights, sampling.samples), lists.room(name))
+        lists.found(name, samples.total)
+    return samples
 
 
-def _weights(rays: RayBundle, samples: RaySamples, alpha: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    points = rays.at(samples.ray_indices, samples.midpoints)
-    opacities = alpha(points, rays.frame_index[samples.ray_indices], samples.t_ends - samples.t_starts)
-    return render_weights(opacities, samples.packed_info)
+@dataclass(frozen=True)
+class Kept:
+    """Intervals that were kept of a longer list."""
+
+    samples: RaySamples
+    rows: Tensor
+    """[S] int64, where they were."""
+    used: Tensor | None
+    """[S] bool, false for rows that hold nothing; None: all hold something."""
 
 
-def keep(samples: RaySamples, wanted: Tensor) -> RaySamples:
+def keep(samples: RaySamples, wanted: Tensor, lists: Lists = EXACT) -> Kept:
     """The intervals where ``wanted`` [S] (bool) is true."""
-    ray_indices = samples.ray_indices[wanted]
-    counts = torch.zeros_like(samples.packed_info[:, 1]).index_add(0, ray_indices, torch.ones_like(ray_indices))
-    packed_info = torch.stack([counts.cumsum(0) - counts, counts], 1)
-    return RaySamples(samples.t_starts[wanted], samples.t_ends[wanted], ray_indices, packed_info)
+    rows, used = lists.select("kept intervals", wanted)
+    counts = torch.zeros_like(samples.packed_info[:, 1]).index_add(0, samples.ray_indices, wanted.long())
+    ends = counts.cumsum(0)
+    packed_info = torch.stack([ends - counts, ends], 1).clamp_max(len(rows))
+    packed_info[:, 1] -= packed_info[:, 0]
+    return Kept(
+        RaySamples(samples.t_starts[rows], samples.t_ends[rows], samples.ray_indices[rows], packed_info), rows, used
+    )

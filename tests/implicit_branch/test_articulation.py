@@ -4,7 +4,7 @@ import torch
 
 from body_models import CanonicalBody
 from core.frames import BodyPose
-from implicit_branch.deformation.articulation import Articulation, apply_transforms, carry_normals
+from implicit_branch.deformation.articulation import Adjugate, Articulation, apply_transforms, carry_normals
 from implicit_branch.deformation.non_rigid import HierarchicalPoseEncoding, NonRigidOffsets
 from implicit_branch.deformation.pose_correction import PoseResiduals
 from implicit_branch.deformation.weight_volume import build_weight_volume, lattice, volume_box
@@ -51,7 +51,7 @@ def test_normals_go_by_the_inverse_transpose():
     gradient = torch.randn(20, 3).double()
     tangents = torch.linalg.cross(gradient, torch.randn(20, 3).double())
     carried = (jacobian @ tangents[..., None])[..., 0]
-    normal = carry_normals(gradient, jacobian)
+    normal = carry_normals(gradient, Adjugate.of(jacobian))
     assert ((normal * carried).sum(-1).abs() < 1e-9).all()
     expected = torch.nn.functional.normalize(torch.linalg.inv(jacobian).transpose(1, 2) @ gradient[..., None], dim=1)
     torch.testing.assert_close(normal * jacobian.det().sign()[:, None], expected[..., 0])
@@ -71,7 +71,8 @@ def test_pose_gradient_is_that_of_searching_again(teacher: Teacher, bent_pose: B
     roots = articulation.to_canonical(world, index, space)
     nearest = (roots.canonical - canonical[:, None]).norm(dim=-1).masked_fill(~roots.valid, 1e9).argmin(1)
     every = torch.arange(len(canonical))
-    attached = articulation.attach_pose(roots.canonical[every, nearest], roots.jacobian[every, nearest], index, space)
+    inverse = Adjugate.of(roots.jacobian[every, nearest])
+    attached = articulation.attach_pose(roots.canonical[every, nearest], inverse, index, space)
     cotangent = torch.randn(attached.shape, generator=torch.Generator().manual_seed(2))
     (gradient,) = torch.autograd.grad((attached * cotangent).sum(), body_pose)
 

@@ -5,6 +5,9 @@ import torch
 
 from core.errors import InputError
 from core.frames import BodyPose
+from gs_ir.bvh import build_bvh, closest_hit, refit_bvh
+from implicit_branch.deformation import forest
+from implicit_branch.deformation.forest import replicate, shifts
 from implicit_branch.deformation.proxy_mesh import ProxyTracer, extract_mesh
 from implicit_branch.teacher import Teacher
 
@@ -53,6 +56,45 @@ def test_tracer_follows_each_frame(teacher: Teacher, bent_pose: BodyPose):
     for frame in (0, 1, 0):
         target = tracer.vertices[frame][tracer.mesh.faces[::311]].mean(1)
         depth = target.norm(dim=-1)
-        hits = tracer.first_hit(torch.zeros_like(target), target / depth[:, None], frame, near=0.0, far=100.0)
-        assert (hits.t <= depth + 1e-3).all()
-        assert ((hits.t - depth).abs() < 1e-3).float().mean() > 0.3
+        index = torch.full((len(target),), frame)
+        found = tracer.entry(torch.zeros_like(target), target / depth[:, None], index)
+        assert (found <= depth + 1e-3).all()
+        assert ((found - depth).abs() < 1e-3).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("copies", [1, 3, 20])
+def test_copies_are_traced_as_each_alone(teacher: Teacher, copies: int):
+    """Fails when a copy's nodes, triangles or place are another's: every frame against its own tree."""
+    mesh = teacher.proxy
+    generator = torch.Generator().manual_seed(0)
+    world = mesh.vertices + 0.01 * torch.randn(copies, len(mesh.vertices), 3, generator=generator)
+    tracer = ProxyTracer(mesh, world)
+    frame = torch.randint(copies, (3000,), generator=generator)
+    origins = mesh.vertices.mean(0) + 0.8 * torch.randn(3000, 3, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(3000, 3, generator=generator), dim=-1)
+    hits = tracer.first_hit(origins, directions, frame, near=0.0, far=1.5)
+    visible = tracer.visible(origins, directions, frame, near=0.0, far=1.5)
+    assert (visible == (hits.face < 0)).all()
+    for b in range(copies):
+        own = frame == b
+        expected = closest_hit(build_bvh(world[b], mesh.faces), origins[own], directions[own], 0.0, 1.5)
+        met = expected.face >= 0
+        # Rounding of the moved coordinates may turn hits at the rim of a triangle into misses.
+        assert ((hits.face[own] >= 0) != met).float().mean() < 2e-3
+        same = met & (hits.face[own] - b * len(mesh.faces) == expected.face)
+        assert same.sum() >= 0.98 * met.sum()
+        torch.testing.assert_close(hits.t[own][same], expected.t[same], atol=1e-4, rtol=0)
+
+
+def test_a_tree_too_deep_to_copy_is_built_anew(teacher: Teacher, monkeypatch):
+    """Fails when more levels than a traversal has room for are stacked, or the tree built instead differs."""
+    tree = teacher.proxy.tree
+    apart = (tree.vertices + shifts(2, tree.vertices)[:, None]).flatten(0, 1)
+    copied = refit_bvh(replicate(tree, 2), apart)
+    monkeypatch.setattr(forest, "DEEPEST", len(tree.level_offsets) - 1)
+    built = replicate(tree, 2)
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(2000, 3, generator=generator), dim=-1)
+    origins = apart[torch.randint(len(apart), (2000,), generator=generator)] - 0.5 * directions
+    hits = [closest_hit(either, origins, directions, 0.0, 1.0) for either in (copied, built)]
+    torch.testing.assert_close(hits[0].t, hits[1].t)

@@ -5,7 +5,7 @@ import torch
 
 from core.camera import Camera
 from core.errors import InputError
-from gs_ir.marching import RaySamples
+from gs_ir.marching import RaySamples, render_weights
 from implicit_branch.sampling.directions import strata, stratified_uniforms
 from implicit_branch.sampling.pixels import SAMPLERS, PatchSampler, edge_sampler
 from implicit_branch.sampling.rays import CameraTable, PrimarySampling, RayBundle, keep, sample_rays
@@ -98,8 +98,11 @@ def test_samples_gather_at_a_wall():
     def alpha(points, frame_index, lengths):
         return 1 - torch.exp(-200 * lengths * (points[:, 2] > 2))
 
-    sampling = PrimarySampling(step=0.1, rounds=2, samples=8, negligible=1e-3)
+    sampling = PrimarySampling(step=0.1, rounds=2, samples=8)
     samples = sample_rays(rays, occupancy, boxes, alpha, sampling, jitter=torch.full((4,), 0.5))
+    points = rays.at(samples.ray_indices, samples.midpoints)
+    weights = render_weights(alpha(points, None, samples.t_ends - samples.t_starts), samples.packed_info)
+    samples = keep(samples, weights > 1e-3).samples
     assert len(samples.t_starts) < 4 * 20
     assert samples.t_ends.max() < 2.2
     assert (samples.t_ends - samples.t_starts)[samples.midpoints > 2].min() < 0.02
@@ -110,7 +113,7 @@ def test_keep_repacks_rays():
     samples = RaySamples(
         torch.arange(5.0), torch.arange(5.0) + 1, torch.tensor([0, 0, 1, 2, 2]), torch.tensor([[0, 2], [2, 1], [3, 2]])
     )
-    kept = keep(samples, torch.tensor([True, False, False, True, True]))
+    kept = keep(samples, torch.tensor([True, False, False, True, True])).samples
     assert kept.packed_info.tolist() == [[0, 1], [1, 0], [1, 2]]
     assert kept.t_starts.tolist() == [0, 3, 4]
 

@@ -49,9 +49,9 @@ def fit(
     fits = packed_info.sum(1) <= capacity
     counts = torch.where(fits, packed_info[:, 1], 0)
     used = int(counts.sum())
-    padded = [torch.cat([x[:used], x.new_zeros(capacity - used)]) for x in (starts, ends, rays)]
+    starts, ends, rays = (torch.cat([x[:used], x.new_zeros(capacity - used)]) for x in (starts, ends, rays))
     first = torch.where(fits, packed_info[:, 0], capacity)
-    return *padded, torch.stack([first, counts], 1), total
+    return starts, ends, rays, torch.stack([first, counts], 1), total
 
 
 def resample(

@@ -1,1 +1,1 @@
-"""Converters from raw captures to the layouts that the readers take."""
+"""Converters from raw captures, motions and pose estimates to the project's layouts; see DATASET.md."""

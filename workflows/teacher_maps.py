@@ -3,8 +3,13 @@
 import hashlib
 import json
 import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +20,7 @@ from tqdm import tqdm
 from core.camera import Camera
 from core.color import composite, linear_to_srgb
 from core.files import replacing, write_json_atomically, write_npz_atomically
-from core.frames import FrameSet, world_to_opengl_normals
+from core.frames import Frame, FrameSet, world_to_opengl_normals
 from core.images import write_image
 from data.distillation import SCHEMA
 from implicit_branch.rendering.frame import FrameMaps, Illumination, render_frame
@@ -23,6 +28,9 @@ from implicit_branch.teacher import Teacher
 
 ROOT_RADIUS = 1.0
 """Metres behind the camera's distance to the body at which the published depth map puts the background."""
+
+MOST_WRITERS = 16
+"""Threads that compress and write frames."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,16 +68,50 @@ def write_maps(
     folder.mkdir(parents=True, exist_ok=True)
     write_json_atomically(path, manifest)
     device = teacher.fields.articulation.box.device
-    for stored in tqdm(frames, total=len(frames), desc=f"rendering {folder.name}", unit="frame"):
-        done = folder / f"{stored.index:04d}-maps.npz"
-        if done.is_file():
-            continue
-        frame = stored.to(device)
-        seed = stored.index if teacher.settings.shading.resample_light else 0
-        maps = render_frame(teacher, frame.pose, frame.camera, illumination, seed=seed)
-        _write_pictures(folder, f"{frame.index:04d}", maps, frame.camera, image=frame.image, mask=frame.mask)
-        # Last, because its presence means that the frame is complete.
-        write_npz_atomically(done, _floats(maps))
+    with _Writers() as writers:
+        for stored in tqdm(frames, total=len(frames), desc=f"rendering {folder.name}", unit="frame"):
+            if _complete(folder, stored.index).is_file():
+                continue
+            frame = stored.to(device)
+            seed = stored.index if teacher.settings.shading.resample_light else 0
+            maps = render_frame(teacher, frame.pose, frame.camera, illumination, seed=seed)
+            writers.submit(_write_frame, folder, frame, maps)
+
+
+def _complete(folder: Path, index: int) -> Path:
+    """The file that a frame ends with."""
+    return folder / f"{index:04d}-maps.npz"
+
+
+def _write_frame(folder: Path, frame: Frame, maps: FrameMaps) -> None:
+    _write_pictures(folder, f"{frame.index:04d}", maps, frame.camera, image=frame.image, mask=frame.mask)
+    # Last, because its presence means that the frame is complete.
+    write_npz_atomically(_complete(folder, frame.index), _floats(maps))
+
+
+class _Writers:
+    """Compresses and writes frames while the next ones are rendered; few enough wait that they fit into memory."""
+
+    def __init__(self) -> None:
+        count = min(MOST_WRITERS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(count)
+        self._waiting: deque[Future] = deque()
+        self._most = 2 * count
+
+    def submit(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Call ``write`` in another thread. Raises what an earlier call raised."""
+        self._waiting.append(self._pool.submit(write, *arguments))
+        while len(self._waiting) > self._most:
+            self._waiting.popleft().result()
+
+    def __enter__(self) -> "_Writers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        for future in self._waiting:
+            if kind is None:
+                future.result()
 
 
 def _manifest(teacher: Teacher, frames: FrameSet, *, step: int, checkpoint: Path | None, light: str) -> dict:

@@ -93,7 +93,8 @@ def _callbacks(config: DictConfig) -> list[Callback]:
         # A run that is interrupted continues from here.
         callbacks.append(ModelCheckpoint(filename="last", every_n_train_steps=settings.val_check_interval, **common))
     if settings.enable_progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        # A redraw reads the loss, for which a GPU's host waits.
+        callbacks.append(TQDMProgressBar(refresh_rate=100 if compute_device() == "cuda" else 10))
     return callbacks
 
 

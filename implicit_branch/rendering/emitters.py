@@ -131,6 +131,7 @@ class TextureLight(LearnedLight):
             xyz2lonlat_mode: None for a world with y down, ``blender`` for a file whose light is meant with z up.
         """
         super().__init__()
+        self._fixed: EnvironmentMap | None = None
         if xyz2lonlat_mode not in (None, "blender"):
             raise ValueError(f"xyz2lonlat_mode: found {xyz2lonlat_mode!r}, expected null or 'blender'")
         self.blender = xyz2lonlat_mode == "blender"
@@ -145,7 +146,10 @@ class TextureLight(LearnedLight):
     def map(self) -> EnvironmentMap:
         """The light as an environment map; differentiable when it is learned."""
         if self.texture is None:
-            return EnvironmentMap(self.image)
+            # Kept, because it prepares what it is sampled by; the image changes when it moves to another device.
+            if self._fixed is None or self._fixed.image is not self.image:
+                self._fixed = EnvironmentMap(self.image)
+            return self._fixed
         return EnvironmentMap(functional.softplus(self.texture, beta=100))
 
     def radiance(self, directions: Tensor) -> Tensor:

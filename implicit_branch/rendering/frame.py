@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core.camera import Camera
 from core.frames import BodyPose
+from gs_ir.marching import march
 from implicit_branch.deformation.articulation import PosedSpace
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.fields.material import Material
@@ -15,11 +16,13 @@ from implicit_branch.rendering.emitters import Emitter
 from implicit_branch.rendering.secondary import Bounce, LearnedBounce, RelitBounce
 from implicit_branch.rendering.shading import composite_materials, shade
 from implicit_branch.rendering.volume import render_rays
-from implicit_branch.sampling.rays import RayBundle
+from implicit_branch.sampling.rays import PrimarySampling, RayBundle
 from implicit_branch.settings import ShadingSettings
 from implicit_branch.teacher import Teacher
 
 ALPHA_FLOOR = 1e-4
+GPU_CHUNKS = 16
+"""How many times more rays are evaluated at once on a GPU, which chunks that suit a CPU leave idle."""
 
 
 class FrameMaps(NamedTuple):
@@ -47,6 +50,11 @@ class FrameMaps(NamedTuple):
     """[H, W]."""
     background: Tensor
     """[H, W, 3] linear, what is behind the body: white, or the light (``add_emitter``)."""
+
+
+CHANNELS = {"radiance": 3, "shaded": 3, "demodulated": 3, "visibility": 0, "alpha": 0, "depth": 0, "normal": 3,
+            "albedo": 3, "roughness": 0, "metallic": 0}  # fmt: skip
+"""Maps that are sums along rays; 0: one number without a dimension of its own."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +124,29 @@ def render_frame(
     space = teacher.pose_space(BodyPose(pose.global_orient[None], pose.body_pose[None], pose.transl[None]))
     tracer, rays = teacher.tracer(space), RayBundle.of_camera(detailed)
     generator = torch.Generator(rays.origins.device).manual_seed(seed)
-    chunk = max(1, min(teacher.settings.ray_chunk, shading.chunk // shading.samples_per_pixel))
-    columns = [
-        _render_chunk(teacher, rays[first : first + chunk], space, tracer, illumination,
-                      albedo_gain=albedo_gain, generator=generator)
-        for first in range(0, len(rays), chunk)
-    ]  # fmt: skip
+    met = rays_near(rays, space, teacher.sampling)
+    chunk = min(teacher.settings.ray_chunk, shading.chunk // shading.samples_per_pixel)
+    chunk = max(1, chunk * (GPU_CHUNKS if rays.origins.is_cuda else 1))
+    sums = rays.origins.new_zeros(len(rays), sum(width or 1 for width in CHANNELS.values()))
+    with teacher.fields.weights_once():
+        for rows in met.split(chunk):
+            sums[rows] = _render_chunk(teacher, rays[rows], space, tracer, illumination,
+                                       albedo_gain=albedo_gain, generator=generator)  # fmt: skip
     size = camera.height, fine, camera.width, fine
-    sums = (torch.cat(parts).unflatten(0, size).mean((1, 3)) for parts in zip(*columns, strict=True))
-    return _divided(FrameMaps(*sums))
+    means = sums.unflatten(0, size).mean((1, 3)).split([width or 1 for width in CHANNELS.values()], -1)
+    maps = {name: m if width else m[..., 0] for (name, width), m in zip(CHANNELS.items(), means, strict=True)}
+    background = illumination.behind(rays.directions).unflatten(0, size).mean((1, 3))
+    return _divided(FrameMaps(**maps, background=background))
+
+
+def rays_near(rays: RayBundle, space: PosedSpace, sampling: PrimarySampling) -> Tensor:
+    """Indices [n] of the rays that come near the body: most rays of an image do not."""
+    jitter = rays.origins.new_full((len(rays),), 0.5)
+    grid = space.seeds
+    samples = march(
+        rays.origins, rays.directions, grid.counts, grid.boxes, rays.frame_index, step=sampling.step, jitter=jitter
+    )
+    return (samples.packed_info[:, 1] > 0).nonzero()[:, 0]
 
 
 def _divided(sums: FrameMaps) -> FrameMaps:
@@ -148,8 +170,8 @@ def _render_chunk(
     *,
     albedo_gain: Tensor | None,
     generator: torch.Generator,
-) -> FrameMaps:
-    """Sums along ``rays`` [R], nothing divided by coverage yet."""
+) -> Tensor:
+    """Sums [R, C] along ``rays`` [R] of ``CHANNELS``, nothing divided by coverage yet."""
     rendered = render_rays(teacher.fields, rays, space, teacher.sampling)
     samples = rendered.samples
     material = teacher.fields.materials(samples.appearance, samples.geometry)
@@ -160,16 +182,7 @@ def _render_chunk(
         bounce=illumination.bounce(teacher, tracer, generator), generator=generator,
     )  # fmt: skip
     summed = composite_materials(samples, material)
-    return FrameMaps(
-        radiance=rendered.radiance,
-        shaded=shaded.radiance,
-        demodulated=shaded.demodulated,
-        visibility=shaded.visibility,
-        alpha=rendered.alpha,
-        depth=rendered.depth,
-        normal=rendered.normal,
-        albedo=summed.albedo,
-        roughness=summed.roughness,
-        metallic=summed.metallic,
-        background=illumination.behind(rays.directions),
-    )
+    single = torch.stack([shaded.visibility, rendered.alpha, rendered.depth], -1)
+    last = torch.stack([summed.roughness, summed.metallic], -1)
+    colours = (rendered.radiance, shaded.radiance, shaded.demodulated)
+    return torch.cat([*colours, single, rendered.normal, summed.albedo, last], -1)

@@ -113,21 +113,21 @@ def trace(
         return tracer.visible(origins, directions, frame_index, near=near, far=far), None
     hits = tracer.first_hit(origins, directions, frame_index, near=near, far=far)
     rows, used = lists.select("hits", hits.face >= 0)
-    indirect = torch.zeros_like(origins)
     arriving = bounce(_surface(tracer, hits, rows, directions, frame_index))
-    indirect[rows] = arriving if used is None else arriving * used[:, None]
-    return hits.face < 0, indirect
+    if used is not None:
+        arriving = arriving * used[:, None]
+    return hits.face < 0, torch.zeros_like(origins).index_add(0, rows, arriving)
 
 
 def _surface(tracer: ProxyTracer, hits: Hits, rows: Tensor, directions: Tensor, frame_index: Tensor) -> SurfaceHit:
     """The hits ``rows``; a ray among them that missed gets a place of no meaning."""
-    face, frame = hits.face[rows].clamp_min(0), frame_index[rows]
+    face = hits.face[rows].clamp_min(0)
     second, third = hits.barycentric[rows].unbind(-1)
     weights = torch.stack([1 - second - third, second, third], -1)[..., None]
     corners = tracer.faces[face]
     posed = tracer.vertices.flatten(0, 1)[corners]
-    canonical = tracer.mesh.vertices[corners - (frame * len(tracer.mesh.vertices))[:, None]]
+    canonical = tracer.mesh.vertices[corners % len(tracer.mesh.vertices)]
     normal = normalize(torch.linalg.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0]), dim=-1)
     view_dir = -directions[rows]
     normal = torch.where((normal * view_dir).sum(-1, keepdim=True) < 0, -normal, normal)
-    return SurfaceHit((canonical * weights).sum(1), (posed * weights).sum(1), normal, view_dir, frame)
+    return SurfaceHit((canonical * weights).sum(1), (posed * weights).sum(1), normal, view_dir, frame_index[rows])

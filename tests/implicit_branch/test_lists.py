@@ -1,0 +1,114 @@
+"""Lists of expected length against exact ones, and how often a training step waits for the device."""
+
+import copy
+import logging
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.frames import Frame
+from implicit_branch.module import TeacherModule
+from implicit_branch.sampling.lists import EXACT, ExpectedLists, Lists
+from implicit_branch.teacher import Teacher
+from tests.implicit_branch.test_training import WEIGHTS, _module, frames  # noqa: F401
+
+WAITING = ("aten._local_scalar_dense", "aten.nonzero.default", "aten.unique", "aten._unique", "aten.masked_select",
+           "aten.lift_fresh", "aten.is_nonzero", "aten.equal")  # fmt: skip
+"""Operators whose result the host waits for on a GPU, or that begin with a copy from the host."""
+
+
+class CountedOperators(TorchDispatchMode):
+    """Counts operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[str(function)] += 1
+        return function(*args, **(kwargs or {}))
+
+    @property
+    def waits(self) -> dict[str, int]:
+        """Those that wait."""
+        return {name: n for name, n in self.counts.items() if name.startswith(WAITING)}
+
+
+def _at(module: TeacherModule, step: float, lists: Lists) -> TeacherModule:
+    """``module`` as it is at a reference step, with a proxy that is up to date."""
+    module.teacher.refresh_proxy = lambda: False
+    module._lists, module._rounds = lists, module.teacher.sampling.rounds
+    module.teacher.advance(step)
+    module.teacher.fields.zero_grad()
+    return module
+
+
+def _terms(module: TeacherModule, lists: Lists) -> dict[str, torch.Tensor]:
+    lists.adapt()
+    module._lists = lists
+    # Curvature and smoothness draw as many random numbers as there are rows: what follows them would differ.
+    terms = module._terms(WEIGHTS.keys() - {"curvature", "albedo_smoothness"}, module._seeded(3))
+    lists.finish()
+    return terms
+
+
+@pytest.fixture
+def module(frames: list[Frame], teacher: Teacher) -> TeacherModule:  # noqa: F811
+    """Half way through a training, where rays are shaded."""
+    return _at(_module(frames, copy.deepcopy(teacher)), 20_000, EXACT)
+
+
+def test_expected_lists_change_nothing(module):
+    """Fails when unused rows reach a loss or a gradient, or a used one is lost."""
+    wanted = [p for p in module.teacher.parameters() if p.requires_grad]
+    exact = _terms(module, EXACT)
+    lists = ExpectedLists()
+    _terms(module, lists)
+    expected = _terms(module, lists)
+    assert lists.rooms
+    for name, value in exact.items():
+        torch.testing.assert_close(expected[name], value, rtol=1e-4, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+    found = [torch.autograd.grad(sum(terms.values()), wanted, allow_unused=True) for terms in (exact, expected)]
+    for a, b in zip(*found, strict=True):
+        if a is not None:
+            torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-5 * float(a.abs().max()) + 1e-9)
+
+
+def test_no_list_is_waited_for(module):
+    """Fails when a step reads a number back, or copies one from the host, once its lists have lengths."""
+    lists = ExpectedLists()
+    _terms(module, lists)
+    lists.adapt()
+    with CountedOperators() as counted:
+        terms = module._terms(WEIGHTS.keys(), module._seeded(4))
+        torch.stack(list(terms.values())).sum().backward()
+    assert not counted.waits
+
+
+def test_exact_lists_are_waited_for_once_each(module):
+    """Fails when a mask is turned into indices more often than it must be: roots twice, kept intervals, scattering
+    points and hits, and the length of the shaded part.
+    """
+    _terms(module, EXACT)  # makes the constants
+    with CountedOperators() as counted:
+        module._terms(WEIGHTS.keys(), module._seeded(4))
+    assert sum(counted.waits.values()) <= 6
+
+
+def test_a_list_that_was_too_short_is_reported_and_grows(module, caplog):
+    """Fails when samples are lost without a word, or the room stays too small."""
+    lists = ExpectedLists()
+    lists._rooms = {"kept intervals": 10, "intervals of round 0": 100}
+    with caplog.at_level(logging.WARNING):
+        terms = _terms(module, lists)
+        assert all(torch.isfinite(value) for value in terms.values())
+        lists.adapt()
+    assert "kept intervals" in caplog.text
+    assert dict(lists.rooms)["intervals of round 0"] > 100
+    _terms(module, lists)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        lists.adapt()
+    assert not caplog.records or "kept" in caplog.text

@@ -7,19 +7,17 @@ maps are drawn by the avatar itself before it is disturbed.
 
 import argparse
 import tempfile
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import anchor_cloud
 from benchmarks.anchor_avatar import avatar as anchor_avatar
 from benchmarks.anchor_avatar import body_pose, canonical_body, light
+from benchmarks.operators import operators
 from benchmarks.timing import Row, busy_by_kernel, row, write_rows
 from core.camera import Camera
 from core.frames import BodyPose, Frame, world_to_opengl_normals
@@ -37,7 +35,6 @@ FIRST_ITERATION = 20_000
 """Light, distortion and normal consistency are on from here."""
 LIGHT_RESOLUTION = 64
 SHOWN = 12
-ALIASES = ("detach", "alias", "empty", "_reshape_alias", "_unsafe_view")
 
 
 class CapsuleField:
@@ -112,34 +109,13 @@ def training(surfels: int, size: int, device: str, folder: Path) -> Trainer:
     return trainer
 
 
-class Launches(TorchDispatchMode):
-    """Counts operators that compute something: about the kernels that a GPU would launch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        returns = func._schema.returns
-        is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
-        name = func._schema.name.split("::")[-1]
-        if not is_view and not name.startswith(ALIASES):
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def launches(step: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Operators per call by name, most frequent first."""
-    with Launches() as mode:
-        for _ in range(repeats):
-            step()
-    return {name: count / repeats for name, count in mode.counts.most_common()}
-
-
 def rows(surfels: int, size: int, device: str, repeats: int) -> list[Row]:
     """All cases."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = training(surfels, size, device, Path(folder))
+
+        trainer.captured.preload()
+        trainer.distilled.preload()
 
         def step() -> object:
             return trainer.step(trainer.iteration)
@@ -148,7 +124,7 @@ def rows(surfels: int, size: int, device: str, repeats: int) -> list[Row]:
         made = row("train_step", step, method, repeats=repeats, surfels=surfels, resolution=size)
         for name, milliseconds in list(busy_by_kernel(step).items())[:SHOWN]:
             print(f"    {milliseconds:.4f} ms {name[:110]}", flush=True)  # noqa: T201
-        counted = launches(step, 2 * trainer.settings.light_interval)
+        counted = operators(step, 2 * trainer.settings.light_interval)
         print(f"    {sum(counted.values()):.0f} operators a step", flush=True)  # noqa: T201
         for name, count in list(counted.items())[:SHOWN]:
             print(f"    {count:6.1f} {name}", flush=True)  # noqa: T201

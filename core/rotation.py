@@ -5,6 +5,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from core.vectors import unit
+
 
 def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     """Rodrigues' formula: axis-angle [..., 3] in radians to rotation matrices [..., 3, 3].
@@ -33,8 +35,8 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
     The matrix is the identity plus a linear map of the products of two components each.
     """
-    unit = torch.nn.functional.normalize(quaternion, dim=-1)
-    products = (unit[..., :, None] * unit[..., None, :]).reshape(-1, 16)
+    direction = unit(quaternion)
+    products = (direction[..., :, None] * direction[..., None, :]).reshape(-1, 16)
     linear, identity = _matrix_of_products(quaternion.dtype, quaternion.device)
     return torch.addmm(identity, products, linear).reshape(*quaternion.shape[:-1], 3, 3)
 

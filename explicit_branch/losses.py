@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.camera import Camera
+from core.vectors import unit
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 WINDOW = 7
@@ -94,7 +95,7 @@ def depth_normals(depth: Tensor, camera: Camera) -> Tensor:
     points = camera.directions * (depth * camera.length_per_depth)[..., None]
     vertical, horizontal = (points.roll(-1, dim) - points.roll(1, dim) for dim in (0, 1))
     # Rows run down and columns right, so down x right points back at the viewer.
-    return functional.normalize(torch.linalg.cross(vertical, horizontal), dim=-1, eps=1e-12)
+    return unit(torch.linalg.cross(vertical, horizontal))
 
 
 def material_variation(materials: Tensor, edges: tuple[Tensor, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from explicit_branch import losses
 from explicit_branch.avatar import Avatar
 from explicit_branch.distillation.images import map_losses
+from explicit_branch.distillation.points import TERMS as POINT_TERMS
 from explicit_branch.distillation.points import PointTargets
 from explicit_branch.observation import Observation
 from explicit_branch.rendering.renderer import Render
@@ -15,6 +16,7 @@ from explicit_branch.settings import TrainingSettings
 from gs_ir.nearest import nearest_neighbours
 
 Terms = dict[str, Tensor]
+OFFSET_TERMS = ("nr_xyz", "nr_scale", "nr_rot")
 
 
 class Objective:
@@ -51,9 +53,7 @@ class Objective:
         terms = self._image_terms(render, seen, weights)
         terms |= self._surfel_terms(avatar, render, weights, iteration)
         terms |= self._network_terms(avatar, weights, generator)
-        if self.points is not None:
-            terms |= self.points.losses(avatar.surfels, render.material)
-        terms = {name: term for name, term in terms.items() if weights[name]}
+        terms |= self._point_terms(avatar, render, weights)
         values = torch.stack(list(terms.values()))
         return list(terms), values * _vector(tuple(weights[name] for name in terms), values.dtype, values.device)
 
@@ -110,9 +110,18 @@ class Objective:
             terms["aiap_xyz"] = losses.isometry(posed.centers_canonical, posed.centers, neighbours)
         if weights["lambert"] and iteration >= settings.pbr_iteration:
             terms["lambert"] = losses.lambertian(material.roughness, material.metallic)
-        if posed.offsets is not None:
-            terms |= posed.offsets.penalties()
+        if posed.offsets is not None and any(weights[name] for name in OFFSET_TERMS):
+            terms |= {name: term for name, term in posed.offsets.penalties().items() if weights[name]}
         return terms
+
+    def _point_terms(self, avatar: Avatar, render: Render, weights: dict[str, float]) -> Terms:
+        """Terms that compare surfels with the teacher's field."""
+        wanted = [name for name in POINT_TERMS if weights[name]]
+        if self.points is None or not wanted:
+            return {}
+        posed = render.posed
+        normals = posed.normals_canonical if posed.offsets is None else None
+        return self.points.losses(avatar.surfels, normals=normals, material=render.material, names=wanted)
 
     def _network_terms(self, avatar: Avatar, weights: dict[str, float], generator: torch.Generator) -> Terms:
         """Regularisers of learned skinning weights and pose corrections."""

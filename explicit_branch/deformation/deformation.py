@@ -10,6 +10,7 @@ from body_models.canonical import CanonicalBody
 from body_models.parts import DRIVING_JOINTS, part_of_points
 from core.frames import BodyPose
 from core.rotation import quaternion_to_matrix
+from core.vectors import unit_and_length
 from explicit_branch.deformation.non_rigid import NonRigid, Offsets
 from explicit_branch.deformation.pose_correction import PoseCorrection
 from explicit_branch.deformation.rigid import SkinningWeights
@@ -123,13 +124,12 @@ class Deformation(nn.Module):
         scale_u, scale_v = scales.split(1, -1)
         columns = torch.stack([axis_u * scale_u, axis_v * scale_v, positions], -1)
         tangents_u, tangents_v, turned = (linear @ columns).unbind(-1)
-        cross = torch.linalg.cross(tangents_u, tangents_v)
-        areas = cross.norm(dim=-1, keepdim=True)
+        normals, areas = unit_and_length(torch.linalg.cross(tangents_u, tangents_v), 1e-20)
         return PosedSurfels(
             centers=turned + translation.squeeze(-1),
             tangents_u=tangents_u,
             tangents_v=tangents_v,
-            normals=cross / areas.clamp_min(1e-20),
+            normals=normals,
             areas=areas,
             centers_canonical=positions,
             normals_canonical=normals_canonical,

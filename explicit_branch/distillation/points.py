@@ -1,5 +1,7 @@
 """Point distillation: the student's surfels agree with the teacher's field at their canonical centres."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -10,6 +12,7 @@ from explicit_branch.surfels import SurfaceMaterial, Surfels
 HUBER_WIDTH = 0.002
 """Metres within which the position loss is quadratic."""
 MILLIMETRES = 1000.0
+TERMS = ("pos_distill", "normal_similarity", "materials")
 RELIABLE_DISTANCE = 0.05
 """Metres: teacher samples further from the surface than this say nothing reliable about it."""
 
@@ -29,26 +32,45 @@ class PointTargets:
         """Forget the samples: the surfels have moved, or their set has changed."""
         self._sample = None
 
-    def losses(self, surfels: Surfels, material: SurfaceMaterial | None = None) -> dict[str, Tensor]:
+    def losses(
+        self,
+        surfels: Surfels,
+        *,
+        normals: Tensor | None = None,
+        material: SurfaceMaterial | None = None,
+        names: Collection[str] = TERMS,
+    ) -> dict[str, Tensor]:
         """Terms by the name of their weight.
 
         ``pos_distill``: Huber of the signed distance, per millimetre (student spec 7.7, repaired: the target does not
         follow the surfel); ``normal_similarity``: 1 - cosine of the canonical normals; ``materials``: squared
-        differences of albedo, roughness and metallic. ``material``: that of the surfels, where it is at hand.
+        differences of albedo, roughness and metallic.
+
+        Args:
+            surfels: the student.
+            normals: [N, 3] canonical, without non-rigid offsets, where they are at hand.
+            material: of the surfels, where it is at hand.
+            names: the terms that are wanted.
         """
         if self._sample is None:
             self._ask(surfels.positions.detach())
-        sample, material = self._sample, material or surfels.material
+        sample = self._sample
         assert sample is not None
-        distance = torch.addcmul(self._offset, self._slope, surfels.positions).sum(-1)
-        cosine = (sample.normal * surfels.rotations[:, :, 2]).sum(-1)
-        return {
-            "pos_distill": functional.smooth_l1_loss(distance, self._zero, beta=HUBER_WIDTH) * MILLIMETRES,
-            "normal_similarity": 1 - cosine.mean(),
-            "materials": functional.mse_loss(material.albedo, sample.albedo)
-            + functional.mse_loss(material.roughness, sample.roughness)
-            + functional.mse_loss(material.metallic, sample.metallic),
-        }
+        terms: dict[str, Tensor] = {}
+        if "pos_distill" in names:
+            distance = torch.addcmul(self._offset, self._slope, surfels.positions).sum(-1)
+            terms["pos_distill"] = functional.smooth_l1_loss(distance, self._zero, beta=HUBER_WIDTH) * MILLIMETRES
+        if "normal_similarity" in names:
+            normals = surfels.rotations[:, :, 2] if normals is None else normals
+            terms["normal_similarity"] = 1 - (sample.normal * normals).sum(-1).mean()
+        if "materials" in names:
+            material = surfels.material if material is None else material
+            terms["materials"] = (
+                functional.mse_loss(material.albedo, sample.albedo)
+                + functional.mse_loss(material.roughness, sample.roughness)
+                + functional.mse_loss(material.metallic, sample.metallic)
+            )
+        return terms
 
     def _ask(self, points: Tensor) -> None:
         """Sample the teacher; the distance it implies is the sum of ``offset + slope * x`` over the three axes."""

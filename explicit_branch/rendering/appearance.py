@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from core.rotation import axis_angle_to_matrix
 from core.spherical_harmonics import eval_basis_cubic
+from core.vectors import unit
 from explicit_branch.deformation.deformation import PosedSurfels
 from explicit_branch.deformation.networks import mlp
+from explicit_branch.rendering.sight import Sight
 
 
 @dataclass(frozen=True)
 class View:
     """From where, when and at which stage of training the surfels are seen."""
 
-    to_viewer: Tensor
-    """[N, 3] unit, world, from each surfel to the camera."""
+    sight: Sight
     frame_index: int | None = None
     """Row of per-frame latents; None for frames outside the training set."""
     generator: torch.Generator | None = None
@@ -51,8 +51,8 @@ class ReflectionHead(AppearanceHead):
         self.network = mlp(feature_dim + 3 + (sh_degree + 1) ** 2 - 1, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        to_camera, normals = view.to_viewer, posed.normals
-        reflected = 2 * (normals * to_camera).sum(-1, keepdim=True) * normals - to_camera
+        normals, sight = posed.normals, view.sight
+        reflected = torch.addcmul(-sight.to_viewer, normals, sight.cosine, value=2)
         harmonics = eval_basis_cubic(reflected, self.sh_degree)[:, 1:]
         return self.network(torch.cat([features, normals, harmonics], -1)).sigmoid()
 
@@ -80,7 +80,7 @@ class CanonicalViewHead(AppearanceHead):
         self.network = mlp(inputs, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        directions = canonical_view_directions(posed, view.to_viewer)
+        directions = canonical_view_directions(posed, view.sight.to_viewer)
         if view.generator is not None:
             angles = (torch.rand(3, generator=view.generator) * 2 - 1) * self.JITTER
             directions = directions @ axis_angle_to_matrix(angles).to(directions)
@@ -105,7 +105,7 @@ class SphericalHarmonicsHead(AppearanceHead):
         self.feature_dim = 3 * (sh_degree + 1) ** 2
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        basis = eval_basis_cubic(canonical_view_directions(posed, view.to_viewer), self.sh_degree)
+        basis = eval_basis_cubic(canonical_view_directions(posed, view.sight.to_viewer), self.sh_degree)
         coefficients = features.reshape(features.shape[0], -1, 3)
         return ((basis[..., None] * coefficients).sum(1) + 0.5).clamp_min(0)
 
@@ -113,4 +113,4 @@ class SphericalHarmonicsHead(AppearanceHead):
 def canonical_view_directions(posed: PosedSurfels, to_viewer: Tensor) -> Tensor:
     """Unit directions [N, 3] from the camera to each surfel, turned back into the canonical pose."""
     linear = posed.world_from_canonical[:, :, :3]
-    return functional.normalize(-(linear.transpose(1, 2) @ to_viewer[..., None]).squeeze(-1), dim=-1)
+    return unit(-(linear.transpose(1, 2) @ to_viewer[..., None]).squeeze(-1))

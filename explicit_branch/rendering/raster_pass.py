@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from core.camera import Camera
 from explicit_branch.deformation.deformation import PosedSurfels
+from explicit_branch.rendering.sight import Sight
 from gs_ir.surfels import SurfelRaster, rasterize_surfels
 
 OPACITY_RULES = ("area", "published")
@@ -41,6 +42,7 @@ class RasterRules:
 
 def draw(
     posed: PosedSurfels,
+    sight: Sight,
     opacities: Tensor,
     channels: dict[str, Tensor],
     camera: Camera,
@@ -53,6 +55,7 @@ def draw(
 
     Args:
         posed: surfels in world space.
+        sight: how ``camera`` sees them.
         opacities: [N].
         channels: surfel attributes [N, c] by name.
         camera: of the picture.
@@ -66,7 +69,7 @@ def draw(
     scale = rules.supersampling(camera)
     fine = camera.resized(camera.width * scale, camera.height * scale)
     if rules.opacity_rule == "area":
-        opacities = opacities * footprint_factor(posed, fine)
+        opacities = opacities * footprint_factor(posed.areas, sight, fine)
     raster = rasterize_surfels(
         posed.centers,
         posed.tangents_u,
@@ -86,7 +89,7 @@ def draw(
     return raster, dict(zip(channels, pieces, strict=True))
 
 
-def footprint_factor(posed: PosedSurfels, camera: Camera) -> Tensor:
+def footprint_factor(areas: Tensor, sight: Sight, camera: Camera) -> Tensor:
     """Factor [N] on opacity that keeps a surfel's coverage when the screen filter spreads it over more pixels.
 
     The projected disc has the size (f / z)^2 |t_u x t_v| |cos|; where that is below the filter's, the filter draws in
@@ -94,12 +97,9 @@ def footprint_factor(posed: PosedSurfels, camera: Camera) -> Tensor:
     al. 2024). Without it a closed surface grows by the filter's width at every silhouette, because blending saturates.
     Surfels turned away fade out: on a closed surface they are hidden, except beside the silhouette.
     """
-    to_camera = camera.position - posed.centers
-    squared = to_camera.square().sum(-1)
-    cosine = (posed.normals * to_camera).sum(-1) * squared.rsqrt()
     focal = camera.intrinsics[0, 0] * camera.intrinsics[1, 1] / SCREEN_FILTER_VARIANCE
-    coverage = focal * posed.areas.squeeze(-1) * cosine.abs() / squared
-    return coverage.clamp_max(1) * (cosine / BACK_FADE + 1).clamp(0, 1)
+    coverage = focal * areas * sight.cosine.abs() / sight.distance.square()
+    return (coverage.clamp_max(1) * (sight.cosine / BACK_FADE + 1).clamp(0, 1)).squeeze(-1)
 
 
 def _pooled(image: Tensor, scale: int) -> Tensor:

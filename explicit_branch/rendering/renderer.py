@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from core.camera import Camera
 from core.color import composite, linear_to_srgb
@@ -21,6 +20,7 @@ from explicit_branch.rendering.appearance import View
 from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.real_time import RealTimeFrames
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
+from explicit_branch.rendering.sight import Sight
 from explicit_branch.rendering.surface import ALPHA_FLOOR, PROPERTIES, Surface, gather, shade_pixels
 from explicit_branch.surfels import SurfaceMaterial
 from gs_ir.cubemap import PrefilteredLight
@@ -179,16 +179,19 @@ class Renderer:
         view = training or TrainingView()
         avatar = self.avatar
         deferred = light is not None and shading == "deferred"
-        posed, surface = self._surface(pose, camera, view, albedo_gain, timer, shaded=light is not None or gbuffer)
+        posed, sight, surface = self._surface(
+            pose, camera, view, albedo_gain, timer, shaded=light is not None or gbuffer
+        )
         channels = surface.channels() if gbuffer or deferred else {}
         if light is not None and not deferred:
             with timer("shading"):
                 channels["radiance"] = surface.shaded(light, self.options).total
         if colour:
-            channels |= self._colour_channels(posed, surface, view)
+            channels |= self._colour_channels(posed, sight, view)
         with timer("rasterisation"):
             raster, images = draw(
                 posed,
+                sight,
                 avatar.surfels.opacities,
                 channels,
                 camera,
@@ -232,20 +235,20 @@ class Renderer:
         timer: Timer,
         *,
         shaded: bool,
-    ) -> tuple[PosedSurfels, Surface]:
-        """Posed surfels and their surface properties; occlusion only where it is ``shaded``."""
+    ) -> tuple[PosedSurfels, Sight, Surface]:
+        """Posed surfels, how they are seen, and their surface properties; occlusion only where it is ``shaded``."""
         avatar = self.avatar
         with timer("skinning"):
             pose = avatar.deformation.corrected(pose, view.frame_index, view.iteration)
             posed = avatar.deformation(avatar.surfels, pose, view.iteration)
-        to_camera = functional.normalize(camera.position - posed.centers, dim=-1)
-        normals = oriented_normals(posed.normals, to_camera, self.options.normals)
+        sight = Sight.of(posed, camera)
+        normals = oriented_normals(posed.normals, sight.to_viewer, self.options.normals, sight.cosine)
         visibility = None
         if shaded:
             with timer("occlusion"):
                 visibility = self._ambient_visibility(posed, normals, pose)
         material = avatar.surfels.material.scaled(albedo_gain)
-        return posed, Surface(normals, to_camera, material, visibility)
+        return posed, sight, Surface(normals, sight.to_viewer, material, visibility)
 
     def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
         probes, deformation = self.avatar.probes, self.avatar.deformation
@@ -264,10 +267,10 @@ class Renderer:
                 part_from_world=deformation.part_from_world(pose),
             )
 
-    def _colour_channels(self, posed: PosedSurfels, surface: Surface, view: TrainingView) -> dict[str, Tensor]:
-        seen = View(surface.to_viewer, view.frame_index, view.generator)
+    def _colour_channels(self, posed: PosedSurfels, sight: Sight, view: TrainingView) -> dict[str, Tensor]:
+        seen = View(sight, view.frame_index, view.generator)
         colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
-        return {"colour": colour, "facing": -(posed.normals * surface.to_viewer).sum(-1, keepdim=True)}
+        return {"colour": colour, "facing": -sight.cosine}
 
     def _composited(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
         if radiance is None:

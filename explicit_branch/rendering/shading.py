@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from core.brdf import base_reflectance, ggx_alpha
+from core.vectors import unit
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.split_sum import sample_split_sum, split_sum_table
 
@@ -92,7 +92,7 @@ def shade(
     options = options or ShadingOptions()
     normals = oriented_normals(normals, view_dirs, options.normals)
     n_dot_v = (normals * view_dirs).sum(-1)
-    lobe_dirs = 2 * n_dot_v.clamp_min(0)[:, None] * normals - view_dirs
+    lobe_dirs = torch.addcmul(-view_dirs, n_dot_v.clamp_min(0)[:, None], normals, value=2)
     if options.lobe_direction == "dominant":
         lobe_dirs = dominant_direction(normals, lobe_dirs, roughness)
     n_dot_v = n_dot_v.clamp(MIN_N_DOT_V, 1)
@@ -109,17 +109,18 @@ def shade(
     return Shading(diffuse * bounced, specular * occlusion[:, None])
 
 
-def oriented_normals(normals: Tensor, view_dirs: Tensor, rule: str = "visible") -> Tensor:
+def oriented_normals(normals: Tensor, view_dirs: Tensor, rule: str = "visible", cosine: Tensor | None = None) -> Tensor:
     """Unit ``normals`` [..., 3] made to face the viewer by ``rule`` (see ``ShadingOptions.normals``).
 
-    ``visible``: n - min(n.v, 0) v, normalised; continuous in the view, unlike a flip.
+    ``visible``: n - min(n.v, 0) v, normalised; continuous in the view, unlike a flip. ``cosine`` [..., 1] is n.v, where
+    it is at hand.
     """
     if rule == "given":
         return normals
-    cosine = (normals * view_dirs).sum(-1, keepdim=True)
+    cosine = (normals * view_dirs).sum(-1, keepdim=True) if cosine is None else cosine
     if rule == "published":
         return torch.where(cosine < PUBLISHED_FLIP_COSINE, -normals, normals)
-    return normalize(normals - cosine.clamp_max(0) * view_dirs, dim=-1)
+    return unit(torch.addcmul(normals, cosine.clamp_max(0), view_dirs, value=-1))
 
 
 def dominant_direction(normals: Tensor, mirrored: Tensor, roughness: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ def dominant_direction(normals: Tensor, mirrored: Tensor, roughness: Tensor) -> 
     """
     alpha = ggx_alpha(roughness)
     smoothness = (1 - alpha).clamp_min(1e-6)
-    return normalize(torch.lerp(normals, mirrored, (smoothness * (smoothness.sqrt() + alpha))[:, None]), dim=-1)
+    return unit(torch.lerp(normals, mirrored, (smoothness * (smoothness.sqrt() + alpha))[:, None]))
 
 
 def specular_visibility(visibility: Tensor, n_dot_v: Tensor, roughness: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from core.camera import Camera
 from core.frames import GBuffer
+from core.vectors import unit
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals, shade
 from explicit_branch.surfels import SurfaceMaterial
 from gs_ir.cubemap import PrefilteredLight
@@ -65,7 +65,7 @@ def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Came
     return GBuffer(
         alpha=alpha,
         depth=depth / coverage.squeeze(-1) * camera.length_per_depth,
-        normal=functional.normalize(images["normal"], dim=-1, eps=ALPHA_FLOOR),
+        normal=unit(images["normal"], ALPHA_FLOOR),
         albedo=albedo,
         roughness=roughness.squeeze(-1),
         metallic=metallic.squeeze(-1),

@@ -21,32 +21,32 @@ class TileCapacity:
 
     def __init__(self) -> None:
         self._recent: deque[int] = deque(maxlen=REMEMBERED)
-        self._pending: deque[tuple[int, int, Tensor, torch.cuda.Event | None]] = deque()
+        self._arriving: deque[tuple[int, int, Tensor, torch.cuda.Event]] = deque()
 
     def get(self) -> int:
         """The capacity for the next step."""
-        while self._pending and self._has_arrived(self._pending[0][3]):
-            self._note(*self._pending.popleft()[:3])
+        while self._arriving and self._arriving[0][3].query():
+            iteration, capacity, listed, _ = self._arriving.popleft()
+            self.note(iteration, capacity, int(listed))
         if not self._recent:
             return 0
         return -(-int(SPARE * max(self._recent)) // GRANULE) * GRANULE
 
     def report(self, iteration: int, capacity: int, instances: Tensor) -> None:
-        """Tell how many pairs step ``iteration`` listed: ``instances`` [] on the device, read once it has arrived."""
+        """Tell how many pairs step ``iteration`` listed: ``instances`` [] on a GPU, read once it has arrived.
+
+        The CPU's lists are as long as they need to be.
+        """
         if not instances.is_cuda:
-            self._pending.append((iteration, capacity, instances, None))
             return
-        count = torch.empty(1, dtype=instances.dtype, pin_memory=True)
-        count.copy_(instances.detach().reshape(1), non_blocking=True)
+        listed = torch.empty(1, dtype=instances.dtype, pin_memory=True)
+        listed.copy_(instances.detach().reshape(1), non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._pending.append((iteration, capacity, count, event))
+        self._arriving.append((iteration, capacity, listed, event))
 
-    def _has_arrived(self, event: torch.cuda.Event | None) -> bool:
-        return event is None or event.query()
-
-    def _note(self, iteration: int, capacity: int, count: Tensor) -> None:
-        listed = int(count)
+    def note(self, iteration: int, capacity: int, listed: int) -> None:
+        """Learn that step ``iteration`` listed so many pairs; a full list is reported, and the next ones are longer."""
         if capacity and listed >= capacity:
             logger.warning("iteration %d had more than %d pairs of surfel and tile and lacks some", iteration, capacity)
             listed = 2 * capacity

@@ -1,12 +1,17 @@
 """Raw captures written from the embedded subject, by plain numpy, h5py and OpenCV."""
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
+import torch
 
+from body_models import load_body
+from body_models.skinning import rest_joints
 from core.video import VideoWriter
 from data import embedded
 
@@ -67,3 +72,48 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 def read_rgb(path: Path) -> np.ndarray:
     """A PNG file in [0, 1]."""
     return cv2.imread(str(path))[..., ::-1] / 255.0
+
+
+def write_rana(root: Path, split: str, scale: float = 1.7, gender: str = "male") -> Path:
+    """A raw RANA sequence from the embedded one: the pelvis in a scaled scene, before a camera at rest."""
+    source = embedded.load_root() / "rana" / split / embedded.SUBJECT
+    folder = root / split / "subject_09"
+    folder.mkdir(parents=True)
+    poses, camera = dict(np.load(source / "poses.npz")), json.loads((source / "cameras.json").read_text())
+    body = load_body(None, gender)
+    pelvis = rest_joints(body, torch.from_numpy(poses["betas"][0]))[0].numpy()
+    focal, size = camera["intrinsic"][0][0], camera["width"]
+    for i in range(COUNT):
+        name = f"frame_{10 + i:06d}"
+        body_pose = poses["body_pose"][i].copy()
+        body_pose[57:] = 0.3  # RANA's own hands, which the published data zero
+        annotation = {
+            "skeleton_0": {
+                "smpl_data": {
+                    "gender": gender,
+                    "K": camera["intrinsic"],
+                    "betas": poses["betas"].tolist(),
+                    "global_orient": poses["global_orient"][i].tolist(),
+                    "pose": body_pose.tolist(),
+                    "global_trans": (scale * (poses["transl"][i].astype(float) + pelvis)).tolist(),
+                    "scale": scale,
+                }
+            }
+        }
+        if split == "test":
+            annotation["camera"] = {"yaw": 0, "fov": 2 * np.arctan(size / 2 / focal)}
+            annotation["bg_file"] = json.loads((source / "hdri_files.json").read_text())[i]
+        (folder / f"{name}.json").write_text(json.dumps(annotation))
+        for kind, ending in (("images/image", ""), ("albedos/albedo", "_albedo"), ("normals/normal", "_normals")):
+            shutil.copy(source / f"{kind}_{i:04d}.png", folder / f"{name}{ending}.png")
+        semantic = np.full((size, size, 4), 77, np.uint8)
+        semantic[..., 3] = np.load(source / "masks" / f"mask_{i:04d}.npy") * 255
+        cv2.imwrite(str(folder / f"{name}_semantic.png"), semantic)
+    return folder
+
+
+def edit_json(path: Path, change) -> None:
+    """Rewrite a JSON file after ``change`` has altered its content."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))

@@ -58,7 +58,7 @@ def test_cameras_and_poses_come_back_exactly(converted, original):
 
 
 def test_masks_are_exact_and_pictures_survive_the_video(converted, original):
-    """Fails when frames are shifted, channels swapped, or masks of other frames are used (measured: 36.2 to 38.4 dB)."""
+    """Fails when frames are shifted, channels swapped, or other masks used (measured: 36.2 to 38.4 dB)."""
     for frame, source in zip(read(converted), original):
         np.testing.assert_array_equal(frame.mask, source.mask)
         assert psnr(frame.image.numpy(), source.image.numpy()) > 34

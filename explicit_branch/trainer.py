@@ -154,11 +154,12 @@ class Trainer:
         return (self.distilled[index], None) if is_distilled else (self.captured[index], index)
 
     def _render(self, seen: Observation, view: TrainingView, draw: int) -> Render:
-        with_light = view.iteration >= self.settings.pbr_iteration
+        is_shaded = view.iteration >= self.settings.pbr_iteration
+        light = self.light.seen(learning=view.iteration >= self.settings.light_from_iter)
         render = self.renderer.render(
             seen.frame.pose,
             seen.frame.camera,
-            self.light.light if with_light else None,
+            light if is_shaded else None,
             shading="deferred" if self.settings.alternate_shading and draw % 2 else "forward",
             colour=True,
             training=view,

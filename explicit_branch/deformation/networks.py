@@ -77,7 +77,9 @@ class PoseEncoder(nn.Module):
     def forward(self, axis_angles: Tensor) -> Tensor:
         """Pose [J, 3] in radians to a code [J * size]; the root's rotation does not enter."""
         rotations = axis_angle_to_matrix(axis_angles).flatten(1)
-        rotations = torch.cat([torch.eye(3).to(rotations).reshape(1, 9), rotations[1:]])
+        rotations = torch.cat(
+            [torch.eye(3, dtype=rotations.dtype, device=rotations.device).reshape(1, 9), rotations[1:]]
+        )
         codes: list[Tensor] = []
         for joint, parent in enumerate(self.parents):
             above = codes[parent] if parent >= 0 else rotations.new_zeros(self.size)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from body_models.canonical import CanonicalBody
+from core.transfer import upload
 from explicit_branch.deformation.networks import mlp
 from gs_ir.nearest import nearest_neighbours
 
@@ -101,8 +102,8 @@ class SkinningNetwork(SkinningWeights):
     def regularisation(self, generator: torch.Generator) -> Tensor:
         """Mean squared difference to the body's weights at random points of its faces."""
         picked = torch.randint(len(self.faces), (self.samples,), generator=generator)
-        corners = self.faces[picked.to(self.faces.device)]
-        barycentric = torch.rand(self.samples, 3, generator=generator).to(self.vertices).log().neg()
+        corners = self.faces[upload(picked, self.vertices)]
+        barycentric = upload(torch.rand(self.samples, 3, generator=generator), self.vertices).log().neg()
         barycentric = (barycentric / barycentric.sum(-1, keepdim=True))[..., None]
         points = (self.vertices[corners] * barycentric).sum(1)
         target = (self.vertex_weights[corners] * barycentric).sum(1)

@@ -1,5 +1,7 @@
 """Light distillation: a cube map that starts as the teacher's light, stays near it, and refines it a little."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,13 @@ class LightFitter:
         for leaf in (*light.mips, light.irradiance_sh):
             leaf.requires_grad_()
         return light
+
+    def seen(self, *, learning: bool) -> PrefilteredLight:
+        """The light to shade with; gathers gradients only while it is ``learning``."""
+        light = self.light
+        if learning:
+            return light
+        return replace(light, mips=[x.detach() for x in light.mips], irradiance_sh=light.irradiance_sh.detach())
 
     def distance(self) -> Tensor:
         """Mean squared difference to the teacher's light over the sphere of directions (weighted by solid angle)."""

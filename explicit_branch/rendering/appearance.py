@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.rotation import axis_angle_to_matrix
 from core.spherical_harmonics import eval_basis_cubic
+from core.transfer import upload
 from core.vectors import unit
 from explicit_branch.deformation.deformation import PosedSurfels
 from explicit_branch.deformation.networks import mlp
@@ -83,7 +84,7 @@ class CanonicalViewHead(AppearanceHead):
         directions = canonical_view_directions(posed, view.sight.to_viewer)
         if view.generator is not None:
             angles = (torch.rand(3, generator=view.generator) * 2 - 1) * self.JITTER
-            directions = directions @ axis_angle_to_matrix(angles).to(directions)
+            directions = directions @ upload(axis_angle_to_matrix(angles), directions)
         harmonics = eval_basis_cubic(directions, self.sh_degree)[:, 1:]
         count = features.shape[0]
         non_rigid = posed.offsets.feature if posed.offsets is not None else None

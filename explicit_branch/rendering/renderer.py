@@ -17,6 +17,7 @@ from core.frames import BodyPose, GBuffer
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import TRAINED, PosedSurfels
 from explicit_branch.rendering.appearance import View
+from explicit_branch.rendering.compositing import srgb_picture
 from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.real_time import RealTimeFrames
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
@@ -278,7 +279,7 @@ class Renderer:
         if self.compositing == "published" and deferred:
             surface = linear_to_srgb((radiance / alpha[..., None].clamp_min(ALPHA_FLOOR)).clamp(0, 1))
             return composite(surface * alpha[..., None], alpha, background)
-        return linear_to_srgb(composite(radiance, alpha, background).clamp(0, 1))
+        return srgb_picture(radiance, alpha, background)
 
 
 def _check_shading(shading: str) -> None:

@@ -37,3 +37,13 @@ def test_teacher_anchors_the_light_evenly_over_the_sphere(teacher):
         fitter.update(anchor=1.0, smoothness=0.0)
     assert float(fitter.distance().detach()) < 3e-3
     assert float(fitter.base.detach().min()) >= 0
+
+
+def test_a_light_that_does_not_learn_gathers_nothing():
+    """Fails when gradients of the time before the light is trained wait for its first step."""
+    fitter = LightFitter(torch.full((6, 16, 16, 3), 0.5), None, rate=0.01, interval=2)
+    directions = torch.nn.functional.normalize(torch.randn(5, 3), dim=-1).requires_grad_()
+    for learning in (False, True):
+        light = fitter.seen(learning=learning)
+        light.radiance(directions, torch.full((5,), 0.3)).sum().backward()
+        assert (fitter.light.mips[0].grad is not None) == learning

@@ -1,6 +1,6 @@
 """Training of the teacher as a Lightning module."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.schedules import TEACHER_STEPS, Scheduled, learning_rate_factor, scale
 from implicit_branch import losses
 from implicit_branch.deformation.articulation import PosedSpace
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
+from implicit_branch.recording import Losses, StepRecorder
 from implicit_branch.rendering.secondary import LearnedBounce
 from implicit_branch.rendering.shading import shade
 from implicit_branch.rendering.volume import Rendered, first_rays, render_rays
@@ -59,8 +60,10 @@ class TrainingSettings:
     """``random``, ``white`` or ``black`` behind the body in training."""
     log_every: int = 100
     """Steps between logged losses."""
-    posed_memory: float = 3.0
+    posed_memory: float = 4.0
     """GiB: training sets that need no more are kept posed while their poses stand still; others are posed anew."""
+    cuda_graphs: bool = True
+    """On a GPU, record steps of one kind and replay them."""
     light_mean: float = 0.4
     """Mean luminance that ``light_scale`` pulls the light to."""
 
@@ -97,7 +100,10 @@ class TeacherModule(lightning.LightningModule):
         self._lists: Lists = EXACT
         self._rounds = -1
         self._generator: torch.Generator | None = None
-        self._weights: tuple[dict[str, float], Tensor] | None = None
+        self._recorder: StepRecorder | None = None
+        self._weights = torch.zeros(0)
+        self._weight_names: list[str] = []
+        self._weights_now: list[float] = []
 
     # ---- one step ----------------------------------------------------------------------------------------------
 
@@ -107,19 +113,61 @@ class TeacherModule(lightning.LightningModule):
         self.teacher.advance(step * TEACHER_STEPS / settings.max_steps)
         self._prepare(rounds=self.teacher.sampling.rounds)
         weights = self.weights.at(step, step / len(self.images))
-        with self.teacher.fields.weights_once():
-            terms = self._terms(weights.keys(), self._seeded(step))
-            total = torch.stack(list(terms.values())) @ self._on_device({name: weights[name] for name in terms})
-        self._lists.finish()
-        self._log_step(terms, total)
-        return total
+        recorder, generator = self._seeded(step)
+        found = recorder.run(self._kind(weights), lambda: self._losses(weights, generator))
+        self._lists.read(found.lengths)
+        self._log_step(found)
+        return found.total
+
+    def backward(self, loss: Tensor, *_: Any) -> None:
+        """Differentiate, unless the step was replayed with its backward pass."""
+        if loss.requires_grad:
+            loss.backward()
+        elif self._recorder is not None:
+            self._recorder.give_gradients()
 
     def _prepare(self, rounds: int) -> None:
         """Renew what has become stale, and make room for what the last step found."""
         if self.teacher.refresh_proxy() or rounds != self._rounds:
             self._posed, self._rounds = None, rounds
             self._lists = ExpectedLists() if self.device.type == "cuda" else EXACT
+            if self._recorder is not None:
+                self._recorder.forget()
         self._lists.adapt()
+
+    def _seeded(self, step: int) -> tuple[StepRecorder, torch.Generator]:
+        if self._generator is None or self._generator.device != self.device or self._recorder is None:
+            self._generator = torch.Generator(self.device)
+            alone = self._trainer is None or self.trainer.world_size == 1
+            enabled = self.settings.cuda_graphs and self.device.type == "cuda" and alone
+            self._recorder = StepRecorder(list(self.teacher.parameters()), self._generator, enabled=enabled)
+        return self._recorder, self._generator.manual_seed(self.settings.seed * 1_000_003 + step)
+
+    def _kind(self, weights: dict[str, float]) -> Hashable:
+        """What distinguishes steps that run different operators or shapes; keeps the weights' vector up to date."""
+        if list(weights) != self._weight_names or self._weights.device != self.device:
+            self._weight_names, self._weights_now = list(weights), []
+            self._weights = torch.zeros(len(weights), device=self.device)
+        if list(weights.values()) != self._weights_now:
+            self._weights_now = list(weights.values())
+            values = torch.tensor(self._weights_now, pin_memory=self.device.type == "cuda")
+            self._weights.copy_(values, non_blocking=True)
+        fields, residuals = self.teacher.fields, self.teacher.residuals
+        levels = fields.geometry.encoding.active_levels, fields.radiance.encoding.active_levels
+        moving = residuals.active, fields.non_rigid is not None and fields.non_rigid.active
+        return tuple(weights), levels, moving, self.teacher.sampling, self._shading, self._lists.rooms
+
+    @property
+    def _shading(self) -> bool:
+        return self.teacher.reference_step >= self.teacher.settings.phys_kick_in_step
+
+    def _losses(self, wanted: Collection[str], generator: torch.Generator) -> Losses:
+        """The losses of a step."""
+        with self.teacher.fields.weights_once():
+            terms = self._terms(wanted, generator)
+        zero = self._weights.new_zeros(())
+        total = torch.stack([terms.get(name, zero) for name in self._weight_names]) @ self._weights
+        return Losses(terms, total, self._lists.lengths())
 
     def _terms(self, wanted: Collection[str], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name of the pixels that ``generator`` draws."""
@@ -135,21 +183,9 @@ class TeacherModule(lightning.LightningModule):
             teacher.fields, batch.rays, space, teacher.sampling, generator=generator, lists=self._lists
         )
         terms = self._radiance_losses(batch, rendered, wanted, generator)
-        if teacher.reference_step >= teacher.settings.phys_kick_in_step:
+        if self._shading:
             terms |= self._shading_losses(batch, rendered, teacher.tracer(space), wanted, generator)
         return terms
-
-    def _seeded(self, step: int) -> torch.Generator:
-        if self._generator is None or self._generator.device != self.device:
-            self._generator = torch.Generator(self.device)
-        return self._generator.manual_seed(self.settings.seed * 1_000_003 + step)
-
-    def _on_device(self, weights: dict[str, float]) -> Tensor:
-        """``weights`` as a vector; copied to the device where they have changed."""
-        if self._weights is None or self._weights[0] != weights:
-            values = torch.tensor(list(weights.values()), pin_memory=self.device.type == "cuda")
-            self._weights = weights, values.to(self.device, non_blocking=True)
-        return self._weights[1]
 
     def _radiance_losses(
         self, batch: PixelBatch, rendered: Rendered, wanted: Collection[str], generator: torch.Generator
@@ -204,6 +240,7 @@ class TeacherModule(lightning.LightningModule):
         """Dataset rows ``frames`` [B] posed."""
         teacher = self.teacher
         if self._poses_change():
+            self._posed = None
             return teacher.pose_space(teacher.residuals(self.images.pose[frames], frames))
         if self._posed is None:
             # Poses and proxy stand still: every frame is prepared once, until the next proxy.
@@ -216,12 +253,12 @@ class TeacherModule(lightning.LightningModule):
         needed = len(self.images) * self.teacher.posed_bytes
         return self.teacher.residuals.active or conditioned or needed > self.settings.posed_memory * 2**30
 
-    def _log_step(self, terms: Mapping[str, Tensor], total: Tensor) -> None:
+    def _log_step(self, found: Losses) -> None:
         if self.global_step % self.settings.log_every == 0:
-            self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+            self.log_dict({f"train/{name}": value.detach().clone() for name, value in found.terms.items()})
             self.log("train/beta", self.teacher.fields.density.scale().detach())
         if self.global_step % PROGRESS_EVERY == 0:
-            self.log("loss", total.detach(), prog_bar=True, logger=False)
+            self.log("loss", found.total.detach().clone(), prog_bar=True, logger=False)
 
     # ---- validation --------------------------------------------------------------------------------------------
 

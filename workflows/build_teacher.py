@@ -78,6 +78,8 @@ def training_settings(config: DictConfig) -> TrainingSettings:
         shaded_rays=system.shaded_rays,
         samples_per_pixel=system.samples_per_pixel,
         curvature_samples=system.curvature_samples,
+        posed_memory=system.posed_memory,
+        cuda_graphs=system.cuda_graphs,
         rate=optimizer["lr"],
         rates=optimizer["rates"],
         betas=tuple(optimizer["betas"]),

@@ -19,6 +19,11 @@ class Lists:
     Lists have names: what is called the same has about the same length in every step.
     """
 
+    @property
+    def rooms(self) -> tuple[tuple[str, int], ...]:
+        """Names and present lengths of all lists that have one."""
+        return ()
+
     def room(self, name: str) -> int:
         """Length of the list ``name``; 0: as long as needed."""
         return 0
@@ -34,8 +39,12 @@ class Lists:
         """
         return wanted.nonzero()[:, 0], None
 
-    def finish(self) -> None:
-        """A step has been launched."""
+    def lengths(self) -> Tensor | None:
+        """How many entries the lists of this step should have had, [K] int64; part of the step."""
+        return None
+
+    def read(self, lengths: Tensor | None) -> None:
+        """A step has been launched: start to copy its :meth:`lengths` to the host."""
 
     def adapt(self) -> None:
         """A step begins: make room for what the one before found."""
@@ -54,11 +63,12 @@ class ExpectedLists(Lists):
     def __init__(self) -> None:
         self._rooms: dict[str, int] = {}
         self._totals: dict[str, Tensor] = {}
-        self._reading: tuple[list[str], Tensor, torch.cuda.Event | None] | None = None
+        self._names: list[str] = []
+        self._reading: tuple[Tensor, torch.cuda.Event | None] | None = None
 
     @property
     def rooms(self) -> tuple[tuple[str, int], ...]:
-        """The present lengths by name: what a recorded step was recorded for."""
+        """See :class:`Lists`."""
         return tuple(sorted(self._rooms.items()))
 
     def room(self, name: str) -> int:
@@ -81,27 +91,32 @@ class ExpectedLists(Lists):
         # Unused rows name different entries: gradients (of zero) added to one and the same would queue.
         return torch.where(used, rows, torch.arange(len(rows), device=rows.device)), used
 
-    def finish(self) -> None:
-        """See :class:`Lists`; starts to copy the numbers to the host."""
-        if not self._totals:
+    def lengths(self) -> Tensor | None:
+        """See :class:`Lists`."""
+        self._names, numbers = list(self._totals), list(self._totals.values())
+        self._totals = {}
+        return torch.stack(numbers) if numbers else None
+
+    def read(self, lengths: Tensor | None) -> None:
+        """See :class:`Lists`."""
+        if lengths is None:
             return
-        names, numbers = list(self._totals), torch.stack(list(self._totals.values()))
-        host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=numbers.is_cuda)
-        host.copy_(numbers, non_blocking=True)
-        done = torch.cuda.Event() if numbers.is_cuda else None
+        host = torch.empty(lengths.shape, dtype=lengths.dtype, pin_memory=lengths.is_cuda)
+        host.copy_(lengths, non_blocking=True)
+        done = torch.cuda.Event() if lengths.is_cuda else None
         if done is not None:
             done.record()
-        self._totals, self._reading = {}, (names, host, done)
+        self._reading = host, done
 
     def adapt(self) -> None:
         """See :class:`Lists`."""
         if self._reading is None:
             return
-        names, host, done = self._reading
+        host, done = self._reading
         self._reading = None
         if done is not None:
             done.synchronize()
-        for name, total in zip(names, host.tolist(), strict=True):
+        for name, total in zip(self._names, host.tolist(), strict=True):
             room = self._rooms.get(name, 0)
             if room and total > room:
                 _log.warning("a step had room for %d of %d %s", room, total, name)

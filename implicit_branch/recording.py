@@ -1,0 +1,100 @@
+"""Training steps as CUDA graphs: what has the same shapes step after step is launched as one."""
+
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_log = logging.getLogger(__name__)
+
+STEADY_STEPS = 2
+"""Steps of one kind that run as usual before the next is recorded: by then constants and list lengths are there."""
+
+
+class Losses(NamedTuple):
+    """What a step computes."""
+
+    terms: dict[str, Tensor]
+    """By name."""
+    total: Tensor
+    """Their weighted sum."""
+    lengths: Tensor | None
+    """[K] how long its lists should have been."""
+
+
+@dataclass(frozen=True)
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    losses: Losses
+    gradients: list[Tensor | None]
+
+
+class StepRecorder:
+    """Runs the computation of steps; where ``enabled``, records it with its backward pass and replays the recording.
+
+    A recording reads and writes the same memory every time. What changes between steps must be in tensors that are
+    changed in place, or in the step's key: a step of another key is recorded anew. Random numbers come from
+    ``generator``, which must be seeded before every step.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], generator: torch.Generator, *, enabled: bool) -> None:
+        self._parameters, self._generator, self._enabled = parameters, generator, enabled
+        self._key: Hashable = None
+        self._steady = 0
+        self._recording: _Recording | None = None
+        self._pool = torch.cuda.graph_pool_handle() if enabled else None
+
+    def run(self, key: Hashable, compute: Callable[[], Losses]) -> Losses:
+        """The losses of a step: to be differentiated, or without a graph, and then :meth:`give_gradients` has them."""
+        if not self._enabled:
+            return compute()
+        if key != self._key:
+            self._key, self._steady, self._recording = key, 0, None
+        self._steady += 1
+        if self._recording is None and self._steady > STEADY_STEPS:
+            self._recording = self._record(compute)
+        if self._recording is None:
+            return compute()
+        self._recording.graph.replay()
+        return self._recording.losses
+
+    def give_gradients(self) -> None:
+        """Set the parameters' ``grad`` to those of the step that was replayed."""
+        if self._recording is not None:
+            for parameter, gradient in zip(self._parameters, self._recording.gradients, strict=True):
+                parameter.grad = gradient
+
+    def forget(self) -> None:
+        """Drop the recording: memory that it reads is going to be replaced."""
+        self._key, self._recording = None, None
+
+    def _record(self, compute: Callable[[], Losses]) -> _Recording | None:
+        """Record a step without running it; None, and never again, where it cannot be recorded."""
+        seed, graph, stream = self._generator.initial_seed(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph.register_generator_state(self._generator)
+        try:
+            # Once on the stream that records, as PyTorch asks for: what backward passes keep belongs to a stream.
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._differentiated(compute)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                losses = self._differentiated(compute)
+        except RuntimeError as error:
+            _log.warning("training steps are not recorded as CUDA graphs: %s", str(error).splitlines()[0])
+            self._enabled = False
+            return None
+        finally:
+            self._generator.manual_seed(seed)
+        return _Recording(graph, losses, [parameter.grad for parameter in self._parameters])
+
+    def _differentiated(self, compute: Callable[[], Losses]) -> Losses:
+        for parameter in self._parameters:
+            parameter.grad = None
+        losses = compute()
+        losses.total.backward()
+        terms = {name: value.detach() for name, value in losses.terms.items()}
+        return Losses(terms, losses.total.detach(), losses.lengths)

@@ -25,7 +25,7 @@ def dissimilarity(images: Tensor, target: Tensor) -> Tensor:
 
     ``core.metrics.ssim`` with its uniform window, in the images' own precision and with all means in one pass.
     """
-    x, y = images.permute(0, 3, 1, 2), target.permute(2, 0, 1)[None]
+    x, y = (image.movedim(-1, -3).contiguous() for image in (images, target[None]))
     if min(x.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs images of at least {WINDOW} pixels a side, got {tuple(x.shape[-2:])}")
     parts = [x, x * x, x * y, y, y * y]

@@ -131,10 +131,10 @@ class TrainingSettings:
 
     def weights(self, iteration: int) -> dict[str, float]:
         """All scheduled weights at ``iteration``, by name without ``lambda_``."""
-        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
-        return {name.removeprefix("lambda_"): self.weight(name.removeprefix("lambda_"), iteration) for name in names}
+        return {name: self.weight(name, iteration) for name in _WEIGHTS}
 
 
+_WEIGHTS = tuple(f.name.removeprefix("lambda_") for f in fields(TrainingSettings) if f.name.startswith("lambda_"))
 _MOMENTS = (
     "position_lr_max_steps", "delay", "pbr_iteration", "light_from_iter", "densify_from_iter", "densify_until_iter",
     "size_pruning_from_iter",

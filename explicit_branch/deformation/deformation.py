@@ -123,7 +123,8 @@ class Deformation(nn.Module):
         axis_u, axis_v, normals_canonical = quaternion_to_matrix(quaternions).unbind(-1)
         scale_u, scale_v = scales.split(1, -1)
         columns = torch.stack([axis_u * scale_u, axis_v * scale_v, positions], -1)
-        tangents_u, tangents_v, turned = (linear @ columns).unbind(-1)
+        # Products of many 3 x 3 matrices are slow as such: one block of a GPU for each.
+        tangents_u, tangents_v, turned = (linear[..., None] * columns[:, None]).sum(2).unbind(-1)
         normals, areas = unit_and_length(torch.linalg.cross(tangents_u, tangents_v), 1e-20)
         return PosedSurfels(
             centers=turned + translation.squeeze(-1),

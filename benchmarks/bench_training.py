@@ -61,6 +61,7 @@ class CapsuleField:
 
 def student(surfels: int, device: str) -> Avatar:
     """The anchor avatar with the colour feature of the default head."""
+    torch.manual_seed(0)
     anchor = anchor_avatar(surfels, device)
     raw = {**anchor.surfels.raw(), "features": torch.zeros(surfels, FEATURES, device=device)}
     record = AvatarRecord("anchor", "male", [0.0] * 10, "A_pose", frames=FRAMES, rendering={"min_size": 0})
@@ -80,9 +81,18 @@ def drawn_frame(renderer: Renderer, view: Camera, index: int) -> Frame:
     buffer = render.buffer
     assert buffer is not None
     normal = world_to_opengl_normals(buffer.normal, view.to(device))
-    maps = {"albedo": buffer.albedo, "normal": normal, "roughness": buffer.roughness, "metallic": buffer.metallic}
-    frame = Frame(index, f"{index:04d}", view, pose, image=render.image, mask=render.alpha, **maps)
-    return frame.to("cpu")
+    return Frame(
+        index,
+        f"{index:04d}",
+        view,
+        pose,
+        image=render.image,
+        mask=render.alpha,
+        albedo=buffer.albedo,
+        normal=normal,
+        roughness=buffer.roughness,
+        metallic=buffer.metallic,
+    ).to("cpu")
 
 
 def training(surfels: int, size: int, device: str, folder: Path) -> Trainer:

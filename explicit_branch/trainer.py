@@ -29,7 +29,8 @@ from explicit_branch.validation import validate
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL = 10
+LOG_INTERVAL = 25
+"""Steps; to read the losses waits for the device."""
 VALIDATION_FRAMES = 10
 LIGHT_WITHOUT_TEACHER = 0.5
 
@@ -133,13 +134,12 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + iteration)
         self._schedule(iteration)
         terms: dict[str, Tensor] = {}
-        for view in range(self.settings.frames_per_step):
-            draw = iteration * self.settings.frames_per_step + view
+        for turn in range(self.settings.frames_per_step):
+            draw = iteration * self.settings.frames_per_step + turn
             seen, frame_index = self._frame(draw)
             screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
-            render = self._render(seen, TrainingView(
-                iteration, frame_index, generator, screen_points, self.tile_capacity.get()
-            ), draw)  # fmt: skip
+            view = TrainingView(iteration, frame_index, generator, screen_points, self.tile_capacity.get())
+            render = self._render(seen, view, draw)
             names, values = self.objective.weighted_terms(self.avatar, render, seen, iteration, generator)
             (values.sum() / self.settings.frames_per_step).backward()
             self._observe(screen_points.grad, render)

@@ -60,16 +60,16 @@ def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Came
 
     ``alpha`` [H, W] is the coverage, ``depth`` [H, W] premultiplied and along the camera's axis.
     """
-    coverage = alpha.clamp_min(ALPHA_FLOOR)[..., None]
-    albedo, roughness, metallic = (images["material"] / coverage).split([3, 1, 1], -1)
+    per_coverage = alpha.clamp_min(ALPHA_FLOOR).reciprocal()
+    albedo, roughness, metallic = (images["material"] * per_coverage[..., None]).split([3, 1, 1], -1)
     return GBuffer(
         alpha=alpha,
-        depth=depth / coverage.squeeze(-1) * camera.length_per_depth,
+        depth=depth * per_coverage * camera.length_per_depth,
         normal=unit(images["normal"], ALPHA_FLOOR),
         albedo=albedo,
         roughness=roughness.squeeze(-1),
         metallic=metallic.squeeze(-1),
-        occlusion=(images["occlusion"] / coverage).squeeze(-1),
+        occlusion=images["occlusion"].squeeze(-1) * per_coverage,
     )
 
 

@@ -45,8 +45,17 @@ def eval_cosine(
         roughness: [...] perceptual.
         metallic: [...].
     """
-    diffuse = (1 - metallic[..., None]) * albedo * eval_diffuse_cosine(normal, view, light)[..., None]
-    return diffuse + eval_specular_cosine(normal, view, light, base_reflectance(albedo, metallic), roughness)
+    diffuse, specular = eval_lobes_cosine(normal, view, light, base_reflectance(albedo, metallic), roughness)
+    return (1 - metallic[..., None]) * albedo * diffuse[..., None] + specular
+
+
+def eval_lobes_cosine(
+    normal: Tensor, view: Tensor, light: Tensor, f0: Tensor, roughness: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`eval_diffuse_cosine` [...] and :func:`eval_specular_cosine` [..., 3] together."""
+    cosines = _cosines(normal, view, light)
+    n_dot_l, above = cosines[1:]
+    return torch.where(above, n_dot_l / pi, 0), _specular(cosines, normal, view, light, f0, roughness)
 
 
 def eval_diffuse_cosine(normal: Tensor, view: Tensor, light: Tensor) -> Tensor:
@@ -57,7 +66,13 @@ def eval_diffuse_cosine(normal: Tensor, view: Tensor, light: Tensor) -> Tensor:
 
 def eval_specular_cosine(normal: Tensor, view: Tensor, light: Tensor, f0: Tensor, roughness: Tensor) -> Tensor:
     """D G F / (4 n.v), [..., 3], of reflectance ``f0`` [..., 3] at normal incidence; includes n.l."""
-    n_dot_v, n_dot_l, above = _cosines(normal, view, light)
+    return _specular(_cosines(normal, view, light), normal, view, light, f0, roughness)
+
+
+def _specular(
+    cosines: tuple[Tensor, Tensor, Tensor], normal: Tensor, view: Tensor, light: Tensor, f0: Tensor, roughness: Tensor
+) -> Tensor:
+    n_dot_v, n_dot_l, above = cosines
     half = normalize(view + light, dim=-1)
     alpha = ggx_alpha(roughness)
     fresnel = f0 + (1 - f0) * (1 - (view * half).sum(-1).clamp(0, 1)).pow(5)[..., None]

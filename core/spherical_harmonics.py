@@ -36,7 +36,7 @@ def eval_basis_cubic(directions: Tensor, degree: int) -> Tensor:
     """
     products = _triple_products(directions.reshape(-1, 3))
     factors = _cubic_factors(degree, directions.dtype, directions.device)
-    return (products @ factors).reshape(*directions.shape[:-1], -1)
+    return (products @ factors).reshape(*directions.shape[:-1], factors.shape[1])
 
 
 def _triple_products(directions: Tensor) -> Tensor:

@@ -52,9 +52,10 @@ def image_l1(predicted: Tensor, alpha: Tensor, batch: PixelBatch, background: Te
         batch: R pixels.
         background: [3] linear.
     """
-    encoded = linear_to_srgb(composite(predicted, alpha, background))
+    seen = composite(predicted, alpha, background)
+    encoded, target = linear_to_srgb(torch.stack([seen, composite(batch.image, batch.mask, background)]))
     weight = batch.trusted * (alpha.detach() > 0)
-    difference = (encoded - batch.target(background)).abs().mean(-1)
+    difference = (encoded - target).abs().mean(-1)
     return (difference * weight).sum() / weight.sum().clamp_min(1)
 
 
@@ -79,7 +80,7 @@ def curvature(fields: Fields, samples: FieldSamples, generator: torch.Generator,
         uniforms = torch.rand(limit, generator=generator, device=points.device, dtype=points.dtype)
         # Unused samples are the last ones.
         chosen = (uniforms * used.sum()).long().clamp_max(points.shape[0] - 1)
-        points, gradient, used = points[chosen], gradient[chosen], used[chosen]
+        points, gradient, used = (x.index_select(0, chosen) for x in (points, gradient, used))
     normal = torch.nn.functional.normalize(gradient, dim=-1)
     random = torch.randn(points.shape, generator=generator, device=points.device, dtype=points.dtype)
     tangent = torch.nn.functional.normalize(torch.linalg.cross(normal.detach(), random), dim=-1)
@@ -101,15 +102,15 @@ def material_smoothness(
         ``albedo_smoothness``, ``roughness_smoothness`` and ``metallic_smoothness``, means over ``rays``.
     """
     noise = torch.randn(samples.canonical.shape, generator=generator, device=samples.canonical.device)
-    nearby = fields.materials_at(samples.canonical.detach() + JITTER * noise)
-    weights = samples.weights.detach()
-    result = {}
-    for name, here, there in zip(Material._fields, material, nearby, strict=True):
-        relative = (here - there) / torch.maximum(here, there).detach().clamp_min(1e-6)
-        squared = relative.square()
-        squared = squared.sum(-1) if squared.ndim > 1 else squared
-        result[f"{name}_smoothness"] = (weights * squared).sum() / rays
-    return result
+    nearby = fields.materials_at(torch.add(samples.canonical.detach(), noise, alpha=JITTER))
+    here, there = (torch.cat([m.albedo, m.roughness[:, None], m.metallic[:, None]], -1) for m in (material, nearby))
+    relative = (here - there) / torch.maximum(here, there).detach().clamp_min(1e-6)
+    sums = samples.weights.detach() @ relative.square() / rays
+    return {
+        "albedo_smoothness": sums[:3].sum(),
+        "roughness_smoothness": sums[3],
+        "metallic_smoothness": sums[4],
+    }
 
 
 def material_priors(weights: Tensor, material: Material) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class RaySamples:
     @property
     def midpoints(self) -> Tensor:
         """[S] depth of the interval's middle."""
-        return 0.5 * (self.t_starts + self.t_ends)
+        return torch.lerp(self.t_starts, self.t_ends, 0.5)
 
 
 @torch.no_grad()

@@ -1,7 +1,12 @@
 """From signed distance to volume density (VolSDF, Yariv et al. 2021)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+
+from implicit_branch.fields.mlp import Once
 
 
 class LaplaceDensity(nn.Module):
@@ -17,6 +22,7 @@ class LaplaceDensity(nn.Module):
         super().__init__()
         self.beta = nn.Parameter(torch.tensor(float(beta)))
         self.floor_start, self.floor_end = floor_start, floor_end
+        self._kept: Once[tuple[Tensor, Tensor]] | None = None
         self.register_buffer("floor", torch.tensor(float(floor_start)))
 
     def anneal(self, progress: float) -> None:
@@ -35,4 +41,20 @@ class LaplaceDensity(nn.Module):
 
     def alpha(self, sdf: Tensor, lengths: Tensor) -> Tensor:
         """Opacity [N] of intervals of ``lengths`` [N] in metres with the density at ``sdf`` [N]."""
-        return -torch.expm1(-self(sdf) * lengths)
+        minus_inverse, half_inverse = self._factors() if self._kept is None else self._kept.get()
+        signed = sdf.sign() * torch.expm1(sdf.abs() * minus_inverse)
+        half = lengths * half_inverse
+        return -torch.expm1(torch.addcmul(half, half, signed))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        minus_inverse = -1 / self.scale()
+        return minus_inverse, 0.5 * minus_inverse
+
+    @contextmanager
+    def scale_once(self) -> Iterator[None]:
+        """Inside, the scale is computed once; the parameter must not change."""
+        self._kept = Once(self._factors)
+        try:
+            yield
+        finally:
+            self._kept = None

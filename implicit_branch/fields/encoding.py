@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ class HashEncoding(nn.Module):
         self.grid: NativeGrid | TinyCudaGrid = GRIDS[backend](layout)
         self.register_buffer("box", torch.tensor([[-1.0] * 3, [1.0] * 3]))
         self.active_levels = min(start_level, n_levels)
+        self._maps: tuple[Hashable, tuple[Tensor, ...]] = (None, ())
 
     @property
     def features(self) -> int:
@@ -66,13 +67,21 @@ class HashEncoding(nn.Module):
         """Edge of a cell of the finest open level, as a fraction of the box."""
         return 1 / (self.layout.base_resolution * math.pow(self.layout.growth, self.active_levels - 1))
 
-    def _unit(self, points: Tensor) -> Tensor:
-        return (points - self.box[0]) / (self.box[1] - self.box[0])
+    def _box_maps(self) -> tuple[Tensor, ...]:
+        """Scale and shift [3] of points to the unit cube, and to [-1, 1]; computed when the box has changed."""
+        key = self.box.device, self.box.data_ptr(), self.box._version
+        if self._maps[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                low, high = self.box.clone()
+                scale = 1 / (high - low)
+                self._maps = key, (scale, -low * scale, 2 * scale, -2 * low * scale - 1)
+        return self._maps[1]
 
     def forward(self, points: Tensor) -> Tensor:
         """Encode canonical ``points`` [N, 3] (metres) to [N, features]."""
-        unit = self._unit(points)
-        return torch.cat([2 * unit - 1, self.grid(unit, self.active_levels)], -1)
+        scale, shift, scale2, shift2 = self._box_maps()
+        features = self.grid(torch.addcmul(shift, points, scale), self.active_levels)
+        return torch.cat([torch.addcmul(shift2, points, scale2), features], -1)
 
     def with_pull_back(self, points: Tensor) -> tuple[Tensor, PullBack]:
         """Encode ``points`` [N, 3] and return how gradients with respect to the encoding reach the points.
@@ -81,14 +90,13 @@ class HashEncoding(nn.Module):
             the encoding [N, features], and a function from the gradient [N, features] of a value with respect to it
             to the gradient [N, 3] of that value with respect to the points, per metre; differentiable in the table.
         """
-        unit = self._unit(points)
-        side = self.box[1] - self.box[0]
-        encoded, pull_back_grid = self.grid.with_pull_back(unit, self.active_levels)
+        scale, shift, scale2, shift2 = self._box_maps()
+        encoded, pull_back_grid = self.grid.with_pull_back(torch.addcmul(shift, points, scale), self.active_levels)
 
         def pull_back(gradient: Tensor) -> Tensor:
-            return (2 * gradient[:, :3] + pull_back_grid(gradient[:, 3:])) / side
+            return torch.add(pull_back_grid(gradient[:, 3:]), gradient[:, :3], alpha=2) * scale
 
-        return torch.cat([2 * unit - 1, encoded], -1), pull_back
+        return torch.cat([torch.addcmul(shift2, points, scale2), encoded], -1), pull_back
 
 
 class NativeGrid(nn.Module):

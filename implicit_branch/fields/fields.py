@@ -54,8 +54,8 @@ class Fields(nn.Module):
     @contextmanager
     def weights_once(self) -> Iterator[None]:
         """Inside, normalised weights are computed once and not at every use; parameters must not change."""
-        with parametrize.cached():
-            self.geometry.network.touch()  # outside of the parts without gradient
+        with parametrize.cached(), self.material.network.weights_once(), self.density.scale_once():
+            self.geometry.network.touch()
             yield
 
     @torch.no_grad()

@@ -1,15 +1,33 @@
 """Small multi-layer perceptrons of the fields."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
+Value = TypeVar("Value")
 SHARPNESS = 100.0
 """Softplus sharpness of the signed-distance network (IDR, Yariv et al. 2020)."""
+
+
+class Once(Generic[Value]):
+    """What is computed when it is first asked for, with gradients even if that is where there are none."""
+
+    def __init__(self, compute: Callable[[], Value]) -> None:
+        self._compute = compute
+        self._value: Value | None = None
+
+    def get(self) -> Value:
+        """The value."""
+        if self._value is None:
+            with torch.enable_grad():
+                self._value = self._compute()
+        return self._value
 
 
 class SoftplusMlp(nn.Module):
@@ -42,8 +60,9 @@ class SoftplusMlp(nn.Module):
 
     def touch(self) -> None:
         """Compute the normalised weights, with gradients, where they are being cached."""
-        for layer in self.layers:
-            _ = layer.weight
+        with torch.enable_grad():
+            for layer in self.layers:
+                _ = layer.weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, inputs] to [N, outputs]."""
@@ -96,17 +115,34 @@ class LipschitzMlp(nn.Module):
         bounds = [2 * layer.weight.detach().abs().sum(1).max() for layer in self.layers]
         # Inverse of softplus, so that softplus(c) is the wanted bound.
         self.bounds = nn.ParameterList(nn.Parameter(torch.log(torch.expm1(b))) for b in bounds)
+        self._kept: Once[list[Tensor]] | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, inputs] to [N, outputs]."""
         hidden = inputs
-        for k, (layer, bound) in enumerate(zip(self.layers, self.bounds, strict=True)):
-            rows = layer.weight.abs().sum(1, keepdim=True)
-            scale = (functional.softplus(bound) / rows).clamp_max(1.0)
-            hidden = functional.linear(hidden, layer.weight * scale, layer.bias)
+        weights = self.scaled_weights() if self._kept is None else self._kept.get()
+        for k, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
+            hidden = functional.linear(hidden, weight, layer.bias)
             if k < len(self.layers) - 1:
                 hidden = torch.relu(hidden)
         return hidden
+
+    def scaled_weights(self) -> list[Tensor]:
+        """The layers' weights with rows scaled to their bounds."""
+        weights = []
+        for layer, bound in zip(self.layers, self.bounds, strict=True):
+            rows = layer.weight.abs().sum(1, keepdim=True)
+            weights.append(layer.weight * (functional.softplus(bound) / rows).clamp_max(1.0))
+        return weights
+
+    @contextmanager
+    def weights_once(self) -> Iterator[None]:
+        """Inside, the scaled weights are computed once, when first needed; parameters must not change."""
+        self._kept = Once(self.scaled_weights)
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def bound(self) -> Tensor:
         """Upper bound of the Lipschitz constant: the product of the layers' bounds."""

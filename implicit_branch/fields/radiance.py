@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from core.spherical_harmonics import eval_basis
+from core.spherical_harmonics import eval_basis, eval_basis_cubic
 from implicit_branch.fields.encoding import HashEncoding
 from implicit_branch.fields.mlp import relu_mlp
 
@@ -43,6 +43,7 @@ class RadianceField(nn.Module):
             normal: [N, 3] unit, world.
             view_dir: [N, 3] unit, world, from the surface to the eye.
         """
-        reflected = 2 * (normal * view_dir).sum(-1, keepdim=True) * normal - view_dir
-        basis = eval_basis(reflected, self.sh_bands - 1)
+        reflected = torch.addcmul(-view_dir, normal, (normal * view_dir).sum(-1, keepdim=True), value=2)
+        # Up to band 3 there is a way of few operators.
+        basis = (eval_basis_cubic if self.sh_bands <= 4 else eval_basis)(reflected, self.sh_bands - 1)
         return torch.sigmoid(self.network(torch.cat([appearance, geometry, basis, normal], -1)))

@@ -84,7 +84,7 @@ def shade(
     count = settings.samples_per_pixel
     draws = draw_points(rays, samples, count, tracer, lists)
     uniforms = _uniforms(len(rays), count, generator, rays.origins).flatten(0, 1)[draws.row]
-    normal, surface = samples.normal[draws.interval], Material(*(m[draws.interval] for m in material))
+    normal, surface = _surface(samples, material, draws.interval)
     view = -rays.directions[draws.ray]
     fixed = Material(*(m.detach() for m in surface))
     directions, density = SCATTERERS[settings.render_mode](normal.detach(), view, fixed, light, uniforms)
@@ -97,16 +97,26 @@ def shade(
     if indirect is not None:
         arriving = arriving + indirect
     share = (draws.weight / density.clamp_min(1e-6))[:, None]
-    diffuse = brdf.eval_diffuse_cosine(normal, view, directions)[:, None]
     f0 = brdf.base_reflectance(surface.albedo, surface.metallic)
-    specular = brdf.eval_specular_cosine(normal, view, directions, f0, surface.roughness)
+    diffuse, specular = brdf.eval_lobes_cosine(normal, view, directions, f0, surface.roughness)
+    diffuse, reaching = diffuse[:, None], share * arriving
     body_colour = (1 - surface.metallic[:, None]) * surface.albedo
-    radiance = share * arriving * (body_colour * diffuse + specular)
-    demodulated = share * arriving * (diffuse + specular)
+    radiance = reaching * (body_colour * diffuse + specular)
+    demodulated = reaching * (diffuse + specular)
     open_share = share * diffuse * visible[:, None]
     summed = radiance.new_zeros(len(rays), 7)
     summed = summed.index_add(0, draws.ray, torch.cat([radiance, demodulated, open_share], -1))
     return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
+
+
+def _surface(samples: FieldSamples, material: Material, rows: Tensor) -> tuple[Tensor, Material]:
+    """Normal [D, 3] and material at ``rows`` [D] of the samples.
+
+    In one piece, and by ``index_select``, whose gradient is added where it belongs; that of indexing is sorted first.
+    """
+    table = torch.cat([samples.normal, material.albedo, material.roughness[:, None], material.metallic[:, None]], -1)
+    chosen = table.index_select(0, rows)
+    return chosen[:, :3], Material(chosen[:, 3:6], chosen[:, 6], chosen[:, 7])
 
 
 def draw_points(rays: RayBundle, samples: FieldSamples, count: int, tracer: ProxyTracer, lists: Lists = EXACT) -> Draws:
@@ -120,7 +130,7 @@ def draw_points(rays: RayBundle, samples: FieldSamples, count: int, tracer: Prox
     depth, interval, ray = depth[row], interval[row].clamp_min(0), row // count
     ones = torch.ones_like(depth) if used is None else used.to(depth.dtype)
     drawn = torch.zeros_like(weights).index_add(0, interval, ones)
-    share = weights[interval] / drawn[interval].clamp_min(1) * ones
+    share = (weights / drawn.clamp_min(1)).index_select(0, interval) * ones
     return Draws(ray, interval, share, depth.minimum(first_depth(rays, tracer)[ray]), row)
 
 

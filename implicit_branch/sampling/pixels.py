@@ -22,27 +22,33 @@ class PixelSampler:
             num_sample: pixels drawn in total over the frames of a step.
         """
         self.num_sample, self.shares = num_sample, list(shares)
-        self._flat = [torch.cat(list(kind)) for kind in candidates]
-        self._counts = [torch.tensor([len(frame) for frame in kind]) for kind in candidates]
-        self._first = [counts.cumsum(0) - counts for counts in self._counts]
+        self._flat = torch.cat([pixels for kind in candidates for pixels in kind])
+        counts = torch.tensor([[len(pixels) for pixels in kind] for kind in candidates])
+        first = (counts.flatten().cumsum(0) - counts.flatten()).reshape(counts.shape)
+        self._lists = torch.stack([counts, first], -1).transpose(0, 1)
+        """[F, kinds, 2] how many candidates, and the first of them among all."""
+        self._columns: dict[int, Tensor] = {}
 
     def to(self, device: torch.device | str) -> "PixelSampler":
         """Move the candidate lists."""
-        for lists in (self._flat, self._counts, self._first):
-            lists[:] = [tensor.to(device) for tensor in lists]
+        self._flat, self._lists, self._columns = self._flat.to(device), self._lists.to(device), {}
         return self
 
     def draw(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Flat pixel indices [B, n] of dataset rows ``frames`` [B], n = num_sample / B."""
-        per_frame = max(1, self.num_sample // frames.shape[0])
-        counts = [int(per_frame * share) for share in self.shares[:-1]]
-        counts.append(per_frame - sum(counts))
-        drawn = []
-        for flat, sizes, first, count in zip(self._flat, self._counts, self._first, counts, strict=True):
-            uniforms = torch.rand(frames.shape[0], count, generator=generator, device=frames.device)
-            place = (uniforms * sizes[frames][:, None]).long().minimum(sizes[frames][:, None] - 1)
-            drawn.append(flat[first[frames][:, None] + place])
-        return torch.cat(drawn, 1)
+        kinds = self._kinds(max(1, self.num_sample // frames.shape[0]))
+        counts, first = self._lists[frames[:, None], kinds].unbind(-1)
+        uniforms = torch.rand(counts.shape, generator=generator, device=frames.device)
+        return self._flat[first + (uniforms * counts).long().minimum(counts - 1)]
+
+    def _kinds(self, per_frame: int) -> Tensor:
+        """[per_frame] which list each pixel of a frame comes from."""
+        if per_frame not in self._columns:
+            counts = [int(per_frame * share) for share in self.shares[:-1]]
+            counts.append(per_frame - sum(counts))
+            kinds = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+            self._columns[per_frame] = kinds.to(self._flat.device)
+        return self._columns[per_frame]
 
 
 def edge_sampler(

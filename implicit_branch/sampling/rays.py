@@ -45,22 +45,23 @@ class CameraTable:
     def __init__(self, cameras: list[Camera]) -> None:
         """All ``cameras`` have one image size."""
         self.width = cameras[0].width
-        self.pixel_to_local = torch.linalg.inv(torch.stack([c.intrinsics for c in cameras]))
-        self.world_from_camera = torch.stack([c.world_from_camera for c in cameras])
+        pose = torch.stack([c.world_from_camera for c in cameras])
+        pixel_to_local = torch.linalg.inv(torch.stack([c.intrinsics for c in cameras]))
+        self._pixel_to_world = (pose[:, :3, :3] @ pixel_to_local).transpose(1, 2).contiguous()
+        self._positions = pose[:, None, :3, 3].contiguous()
 
     def to(self, device: torch.device | str) -> "CameraTable":
         """Move the tensors."""
-        self.pixel_to_local = self.pixel_to_local.to(device)
-        self.world_from_camera = self.world_from_camera.to(device)
+        self._pixel_to_world, self._positions = self._pixel_to_world.to(device), self._positions.to(device)
         return self
 
     def rays(self, frames: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and unit directions [B, n, 3] through the centres of flat ``pixels`` [B, n] of ``frames`` [B]."""
-        columns, rows = pixels % self.width + 0.5, pixels // self.width + 0.5
-        image_points = torch.stack([columns, rows, torch.ones_like(rows)], -1)
-        pose = self.world_from_camera[frames]
-        directions = image_points @ (pose[:, :3, :3] @ self.pixel_to_local[frames]).transpose(1, 2)
-        return pose[:, None, :3, 3].expand_as(directions), torch.nn.functional.normalize(directions, dim=-1)
+        # Twice the coordinates of the centres, which are whole numbers.
+        columns, rows = 2 * (pixels % self.width) + 1, 2 * (pixels // self.width) + 1
+        doubled = torch.stack([columns, rows, torch.full_like(rows, 2)], -1)
+        directions = doubled.to(self._positions.dtype) @ self._pixel_to_world[frames]
+        return self._positions[frames].expand_as(directions), torch.nn.functional.normalize(directions, dim=-1)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import numpy as np
 from body_models.skeleton import BETAS
 from body_models.smpl_pickle import read_pickle
 from core.errors import InputError
-from core.files import missing, write_npz_atomically
+from core.files import missing
 from data.peoplesnapshot import PeopleSnapshotFrames
 from data.pose_files import read_poses
 from data.preprocess.command_line import add_workers, new_parser, run
@@ -38,6 +38,7 @@ from data.preprocess.pictures import (
     write_mask,
     write_picture,
 )
+from data.preprocess.tables import write_camera, write_fits
 from data.preprocess.video import Video, open_video
 
 logger = logging.getLogger(__name__)
@@ -239,19 +240,10 @@ def _write_frame(output: Path, number: int, frame: np.ndarray, mask: np.ndarray,
 
 
 def _write_tables(raw: RawSubject, output: Path, gender: str, keep_distortion: bool) -> None:
-    camera = raw.camera
-    fields = {
-        "intrinsic": camera.intrinsic,
-        "extrinsic": camera.extrinsic,
-        "height": np.array(camera.height),
-        "width": np.array(camera.width),
-    }
-    write_npz_atomically(
-        output / "cameras.npz", {**fields, "distortion": camera.distortion} if keep_distortion else fields
-    )
-    rows = slice(0, raw.count)
-    fits = {"betas": raw.poses["betas"], "thetas": raw.poses["pose"][rows], "transl": raw.poses["trans"][rows]}
-    write_npz_atomically(output / "poses.npz", {**fits, "gender": np.array(gender)})
+    camera, fits = raw.camera, raw.poses
+    distortion = camera.distortion if keep_distortion else None
+    write_camera(output, camera.intrinsic, camera.extrinsic, (camera.width, camera.height), distortion)
+    write_fits(output, gender, fits["betas"], fits["pose"][: raw.count], fits["trans"][: raw.count])
 
 
 def copy_refined(folder: Path, output: Path, gender: str) -> None:

@@ -36,12 +36,13 @@ def read_whole_file(path: str | Path) -> bytes:
 
 
 def decode_picture(path: str | Path, content: bytes) -> np.ndarray:
-    """Pixels as stored, [H, W] or [H, W, C] in OpenCV's channel order.
+    """Pixels as stored, [H, W] or [H, W, C] in OpenCV's channel order; JPEG upright, as its EXIF tag says.
 
     Raises:
         InputError: not a picture.
     """
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    mode = cv2.IMREAD_COLOR if content.startswith(_JPEG) else cv2.IMREAD_UNCHANGED
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
     if pixels is None:
         raise _unreadable(path, content)
     return pixels

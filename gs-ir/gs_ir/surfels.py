@@ -102,9 +102,9 @@ def _raster_backward(ctx, *cotangents):
     gradients = torch.ops.gs_ir.rasterize_surfels_backward(*images, *ctx.saved_tensors, **ctx.size)
     statistic = None
     if ctx.with_statistic:
-        transforms = ctx.saved_tensors[2]
-        half_size = transforms.new_tensor([ctx.size["width"], ctx.size["height"]]) / 2
-        statistic = gradients[0][:, [2, 5]] * transforms[:, 8:] * half_size
+        transforms, by_frame = ctx.saved_tensors[2], gradients[0]
+        columns = by_frame[:, 2] * (ctx.size["width"] / 2), by_frame[:, 5] * (ctx.size["height"] / 2)
+        statistic = torch.stack(columns, 1) * transforms[:, 8:]
     return *gradients, None, None, None, statistic
 
 

@@ -19,7 +19,9 @@ from gs_ir.bvh import (
 )
 from gs_ir.correspondence import Correspondences, SeedGrid, build_seeds, find_correspondences
 from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, sample_cubemap, texel_directions, texel_solid_angles
+from gs_ir.directional import directional_visibility, lobe_visibility
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
+from gs_ir.light_cells import LightCells
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
@@ -38,6 +40,7 @@ __all__ = [
     "Correspondences",
     "HashGridLayout",
     "Hits",
+    "LightCells",
     "PrefilteredLight",
     "ProbeVolumes",
     "RaySamples",
@@ -51,12 +54,14 @@ __all__ = [
     "build_seeds",
     "closest_hit",
     "closest_point",
+    "directional_visibility",
     "encode",
     "encode_with_jacobian",
     "equirect_to_cubemap",
     "find_correspondences",
     "has_kernel",
     "insert_samples",
+    "lobe_visibility",
     "march",
     "nearest_neighbours",
     "prefilter",

@@ -4,7 +4,7 @@ Faces are ordered +x, -x, +y, -y, +z, -z as in OpenGL; texel (row, column) of a 
 +x (1, -t, -s), -x (-1, -t, s), +y (s, 1, t), -y (s, -1, -t), +z (s, -t, 1), -z (-s, -t, -1).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import cos, sin
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gs_ir._library import define, define_backward
 from gs_ir.equirect import shrink
+from gs_ir.light_cells import LightCells, light_cells
 from gs_ir.reference import cubemap as reference
 
 define(
@@ -131,6 +132,9 @@ class PrefilteredLight:
     cannot afford a lookup. Mean error under outdoor images 2 to 25 %, against 0.5 % of :meth:`irradiance`."""
     light_from_world: Tensor | None = None
     """[3, 3] rotation that takes world directions to the light's own frame; None: they agree."""
+    source: Tensor | None = None
+    """[6, R, R, 3] linear radiance that was filtered, for :meth:`cells`; no gradient."""
+    _cells: dict[str, LightCells] = field(default_factory=dict, repr=False, compare=False)
 
     def irradiance(self, normals: Tensor) -> Tensor:
         """Irradiance / pi [N, 3] on world ``normals`` [N, 3], from the level of roughness 1; differentiable."""
@@ -146,6 +150,18 @@ class PrefilteredLight:
         still, along, across = _turn_parts(self.irradiance_sh.dtype, self.irradiance_sh.device)
         turn = torch.add(still, along, alpha=cosine).add(across, alpha=sine)
         return replace(self, light_from_world=turn if self.light_from_world is None else self.light_from_world @ turn)
+
+    def cells(self) -> LightCells:
+        """The light as distant lamps in world space, for directional occlusion; gathered once. No gradient.
+
+        Raises:
+            ValueError: the light does not know what it was filtered from.
+        """
+        if self.source is None:
+            raise ValueError("light: directional occlusion needs the unfiltered cube map; use gs_ir.prefilter")
+        if not self._cells:
+            self._cells["own frame"] = light_cells(self.source)
+        return self._cells["own frame"].turned(self.light_from_world)
 
     def bordered(self) -> Tensor:
         """All levels [sum 6 (r + 2)^2, 4] for kernels of frames: rgb and 0, every face widened by a border of one texel
@@ -167,8 +183,14 @@ class PrefilteredLight:
     def to(self, device: torch.device | str) -> "PrefilteredLight":
         """The same light with its tensors on ``device``."""
         turn = None if self.light_from_world is None else self.light_from_world.to(device)
-        mips = [m.to(device) for m in self.mips]
-        return replace(self, mips=mips, irradiance_sh=self.irradiance_sh.to(device), light_from_world=turn)
+        return replace(
+            self,
+            mips=[m.to(device) for m in self.mips],
+            irradiance_sh=self.irradiance_sh.to(device),
+            light_from_world=turn,
+            source=None if self.source is None else self.source.to(device),
+            _cells={},
+        )
 
 
 def texel_directions(

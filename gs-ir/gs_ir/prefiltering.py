@@ -70,7 +70,7 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
     if levels[-1][1] != 1.0:
         raise ValueError(f"prefilter: the last level must have roughness 1, found {levels[-1][1]}")
     *mips, irradiance_sh = _Prefilter.apply(cubemap, levels)
-    return PrefilteredLight(mips, [roughness for _, roughness in levels], irradiance_sh)
+    return PrefilteredLight(mips, [roughness for _, roughness in levels], irradiance_sh, source=cubemap.detach())
 
 
 def _resolution_of_lobe(roughness: float) -> int:

@@ -58,6 +58,9 @@ class ProbeVolumes:
     """[K, 3] int64: probes along x, y, z; at least 2 each."""
     cell: float
     """Metres between neighbouring probes."""
+    masks: Tensor | None = None
+    """[P, 2] int64: bit j of the first 127 is set where the part leaves direction j of its frame open
+    (:func:`gs_ir.directional.baked_directions`), the last bit where the probe lies inside. None: not baked."""
 
     @property
     def parts(self) -> int:
@@ -67,7 +70,7 @@ class ProbeVolumes:
     def to(self, device: torch.device | str) -> "ProbeVolumes":
         """The same volumes with their tensors on ``device``."""
         tensors = {name: getattr(self, name).to(device) for name in ("coefficients", "offsets", "origins", "shapes")}
-        return replace(self, **tensors)
+        return replace(self, **tensors, masks=None if self.masks is None else self.masks.to(device))
 
     @cached_property
     def rows(self) -> Tensor:

@@ -22,6 +22,8 @@ MINKOWSKI = 6
 CHECKED_DIRECTIONS = 256
 JITTER = 0.01
 """Metres: standard deviation between the points whose materials are compared."""
+NOISES = 2**14
+"""Different offsets between those points; a fixed number, so that what is drawn later does not depend on samples."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,15 @@ def curvature(fields: Fields, samples: FieldSamples, generator: torch.Generator,
         limit: samples evaluated at most.
     """
     points, gradient, used = samples.canonical, samples.gradient, samples.used
+    # As many random numbers whatever the number of rows: what is drawn after them must not depend on it.
+    uniforms = torch.rand(limit, generator=generator, device=points.device, dtype=points.dtype)
+    random = torch.randn(limit, 3, generator=generator, device=points.device, dtype=points.dtype)
     if points.shape[0] > limit:
-        uniforms = torch.rand(limit, generator=generator, device=points.device, dtype=points.dtype)
         # Unused samples are the last ones.
         chosen = (uniforms * used.sum()).long().clamp_max(points.shape[0] - 1)
         points, gradient, used = (x.index_select(0, chosen) for x in (points, gradient, used))
     normal = torch.nn.functional.normalize(gradient, dim=-1)
-    random = torch.randn(points.shape, generator=generator, device=points.device, dtype=points.dtype)
-    tangent = torch.nn.functional.normalize(torch.linalg.cross(normal.detach(), random), dim=-1)
+    tangent = torch.nn.functional.normalize(torch.linalg.cross(normal.detach(), random[: len(points)]), dim=-1)
     beside = torch.nn.functional.normalize(fields.geometry(points + CURVATURE_STEP * tangent).gradient, dim=-1)
     cosine = (normal * beside).sum(-1).clamp(-1 + 1e-6, 1 - 1e-6)
     return _mean(cosine.acos(), used) / torch.pi
@@ -101,8 +104,10 @@ def material_smoothness(
     Returns:
         ``albedo_smoothness``, ``roughness_smoothness`` and ``metallic_smoothness``, means over ``rays``.
     """
-    noise = torch.randn(samples.canonical.shape, generator=generator, device=samples.canonical.device)
-    nearby = fields.materials_at(torch.add(samples.canonical.detach(), noise, alpha=JITTER))
+    points = samples.canonical.detach()
+    noise = torch.randn(NOISES, 3, generator=generator, device=points.device, dtype=points.dtype)
+    noise = noise.repeat(-(-len(points) // NOISES), 1)[: len(points)]
+    nearby = fields.materials_at(torch.add(points, noise, alpha=JITTER))
     here, there = (torch.cat([m.albedo, m.roughness[:, None], m.metallic[:, None]], -1) for m in (material, nearby))
     relative = (here - there) / torch.maximum(here, there).detach().clamp_min(1e-6)
     sums = samples.weights.detach() @ relative.square() / rays

@@ -71,7 +71,8 @@ class TrainingSettings:
 class TeacherModule(lightning.LightningModule):
     """One optimisation of a teacher.
 
-    Everything random in a step comes from a generator seeded by (seed, step), so a resumed run continues exactly.
+    Everything random in a step comes from a generator seeded by (seed, step), so a resumed run continues exactly; on a
+    GPU up to rounding, because kernels add to one place in no fixed order.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class TeacherModule(lightning.LightningModule):
             self._recorder.give_gradients()
 
     def _prepare(self, rounds: int) -> None:
-        """Renew what has become stale, and make room for what the last step found."""
+        """Renew what has become stale, and make room for what former steps found."""
         if self.teacher.refresh_proxy() or rounds != self._rounds:
             self._posed, self._rounds = None, rounds
             self._lists = ExpectedLists() if self.device.type == "cuda" else EXACT
@@ -172,11 +173,10 @@ class TeacherModule(lightning.LightningModule):
     def _terms(self, wanted: Collection[str], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses by name of the pixels that ``generator`` draws."""
         teacher = self.teacher
-        frames = torch.randperm(len(self.images), generator=generator, device=self.device)
-        frames = frames[: self.settings.frames_per_step]
+        frames = self._order(len(self.images), generator)[: self.settings.frames_per_step]
         space = self._pose(frames)
         pixels = self.sampler.draw(frames, generator)
-        pixels = pixels[:, torch.randperm(pixels.shape[1], generator=generator, device=self.device)]
+        pixels = pixels[:, self._order(pixels.shape[1], generator)]
         batch = self.images.batch(frames, pixels, torch.arange(len(frames), device=self.device))
 
         rendered = render_rays(
@@ -186,6 +186,10 @@ class TeacherModule(lightning.LightningModule):
         if self._shading:
             terms |= self._shading_losses(batch, rendered, teacher.tracer(space), wanted, generator)
         return terms
+
+    def _order(self, count: int, generator: torch.Generator) -> Tensor:
+        """A random permutation [count]."""
+        return torch.rand(count, generator=generator, device=self.device).argsort()
 
     def _radiance_losses(
         self, batch: PixelBatch, rendered: Rendered, wanted: Collection[str], generator: torch.Generator

@@ -1,6 +1,7 @@
 """Lists whose lengths depend on the data: exact ones, for which a GPU's host waits, and ones of expected length."""
 
 import logging
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Lists:
         """A step has been launched: start to copy its :meth:`lengths` to the host."""
 
     def adapt(self) -> None:
-        """A step begins: make room for what the one before found."""
+        """A step begins: make room for what former ones found."""
 
 
 EXACT = Lists()
@@ -56,15 +57,16 @@ EXACT = Lists()
 class ExpectedLists(Lists):
     """Lists of the length that former steps suggest; the first time they are exact.
 
-    A step's lengths are read when the next one begins, when they are long there: nothing waits. A list that was too
-    short lost entries: there is a warning, and the next step's is longer.
+    A step's lengths are read when the next but one begins: by then they are there, and nothing waits. (Always exactly
+    then, so that a run does not depend on timing.) A list that was too short lost entries: there is a warning, and the
+    next ones are longer.
     """
 
     def __init__(self) -> None:
         self._rooms: dict[str, int] = {}
         self._totals: dict[str, Tensor] = {}
         self._names: list[str] = []
-        self._reading: tuple[Tensor, torch.cuda.Event | None] | None = None
+        self._reading: deque[tuple[list[str], Tensor, torch.cuda.Event | None]] = deque()
 
     @property
     def rooms(self) -> tuple[tuple[str, int], ...]:
@@ -106,17 +108,16 @@ class ExpectedLists(Lists):
         done = torch.cuda.Event() if lengths.is_cuda else None
         if done is not None:
             done.record()
-        self._reading = host, done
+        self._reading.append((self._names, host, done))
 
     def adapt(self) -> None:
         """See :class:`Lists`."""
-        if self._reading is None:
+        if len(self._reading) < 2:
             return
-        host, done = self._reading
-        self._reading = None
+        names, host, done = self._reading.popleft()
         if done is not None:
             done.synchronize()
-        for name, total in zip(self._names, host.tolist(), strict=True):
+        for name, total in zip(names, host.tolist(), strict=True):
             room = self._rooms.get(name, 0)
             if room and total > room:
                 _log.warning("a step had room for %d of %d %s", room, total, name)

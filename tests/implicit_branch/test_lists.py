@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,8 +49,7 @@ def _at(module: TeacherModule, step: float, lists: Lists) -> TeacherModule:
 def _terms(module: TeacherModule, lists: Lists) -> dict[str, torch.Tensor]:
     lists.adapt()
     module._lists = lists
-    # Curvature and smoothness draw as many random numbers as there are rows: what follows them would differ.
-    terms = module._terms(WEIGHTS.keys() - {"curvature", "albedo_smoothness"}, torch.Generator().manual_seed(3))
+    terms = module._terms(WEIGHTS.keys(), torch.Generator().manual_seed(3))
     lists.read(lists.lengths())
     return terms
 
@@ -61,11 +61,13 @@ def module(frames: list[Frame], teacher: Teacher) -> TeacherModule:  # noqa: F81
 
 
 def test_expected_lists_change_nothing(module):
-    """Fails when unused rows reach a loss or a gradient, or a used one is lost."""
+    """Fails when unused rows reach a loss or a gradient, a used one is lost, or random numbers depend on the rows."""
+    module.settings = replace(module.settings, curvature_samples=64)
     wanted = [p for p in module.teacher.parameters() if p.requires_grad]
     exact = _terms(module, EXACT)
     lists = ExpectedLists()
-    _terms(module, lists)
+    for _ in range(2):
+        _terms(module, lists)
     expected = _terms(module, lists)
     assert lists.rooms
     for name, value in exact.items():
@@ -83,7 +85,8 @@ def test_no_list_is_waited_for(module, refining):
     """
     module.teacher.residuals.active = refining
     lists = ExpectedLists()
-    _terms(module, lists)
+    for _ in range(2):
+        _terms(module, lists)
     lists.adapt()
     with CountedOperators() as counted:
         terms = module._terms(WEIGHTS.keys(), torch.Generator().manual_seed(4))
@@ -106,13 +109,12 @@ def test_a_list_that_was_too_short_is_reported_and_grows(module, caplog):
     lists = ExpectedLists()
     lists._rooms = {"kept intervals": 10, "intervals of round 0": 100}
     with caplog.at_level(logging.WARNING):
-        terms = _terms(module, lists)
-        assert all(torch.isfinite(value) for value in terms.values())
-        lists.adapt()
+        for _ in range(3):
+            assert all(torch.isfinite(value) for value in _terms(module, lists).values())
     assert "kept intervals" in caplog.text
     assert dict(lists.rooms)["intervals of round 0"] > 100
-    _terms(module, lists)
-    caplog.clear()
-    with caplog.at_level(logging.WARNING):
-        lists.adapt()
-    assert not caplog.records or "kept" in caplog.text
+    for _ in range(4):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            _terms(module, lists)
+    assert not caplog.records

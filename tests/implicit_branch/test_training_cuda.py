@@ -50,7 +50,7 @@ def _take(module: TeacherModule, step: int, monkeypatch) -> tuple[torch.Tensor, 
 def test_a_step_waits_for_nothing(frames, teacher, step, monkeypatch):  # noqa: F811
     """Fails when a step, once its lists have lengths, reads numbers back or copies them from pageable memory."""
     module = _on_gpu(frames, teacher, graphs=False)
-    for _ in range(3):
+    for _ in range(4):
         _take(module, step, monkeypatch)
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("warn")
@@ -73,7 +73,7 @@ def test_replayed_steps_are_the_plain_ones(frames, teacher, step, refining, monk
     plain, recorded = (_on_gpu(frames, teacher, graphs=graphs) for graphs in (False, True))
     for module in (plain, recorded):
         module.teacher.residuals.enable = refining
-        for _ in range(5):
+        for _ in range(8):
             _take(module, step, monkeypatch)
     assert recorded._recorder is not None
     assert recorded._recorder._recording is not None
@@ -92,7 +92,7 @@ def test_replayed_steps_are_the_plain_ones(frames, teacher, step, refining, monk
 def test_a_changed_weight_needs_no_new_recording(frames, teacher, monkeypatch):  # noqa: F811
     """Fails when a ramped loss weight stays at its value in the recording."""
     module = _on_gpu(frames, teacher, graphs=True)
-    for _ in range(5):
+    for _ in range(8):
         before, _ = _take(module, RADIANCE, monkeypatch)
     recording = module._recorder._recording
     module.weights = type(module.weights)({name: 2 * weight for name, weight in module.weights.weights.items()})

@@ -10,7 +10,7 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 def numbered_files(folder: Path, suffixes: Iterable[str] = PICTURES) -> dict[int, Path]:
-    """Files of ``folder`` by the last number in their names, ascending.
+    """Files of ``folder`` by the last number in their names, ascending; hidden (unfinished) files do not count.
 
     Raises:
         InputError: the folder is missing or holds no such files.
@@ -28,7 +28,7 @@ def numbered_files(folder: Path, suffixes: Iterable[str] = PICTURES) -> dict[int
     files = {}
     for path in sorted(folder.iterdir()):
         digits = re.findall(r"\d+", path.stem)
-        if digits and path.suffix.lower() in suffixes:
+        if digits and path.suffix.lower() in suffixes and not path.name.startswith("."):
             files[int(digits[-1])] = path
     if not files:
         raise InputError(

@@ -127,7 +127,7 @@ def convert(motion: SourceMotion, output: Path, options: argparse.Namespace) -> 
     write_motion(output, poses, trans, fps, options.orbit)
     read_poses(output / "poses.npz")
     rate = "unknown frame rate" if fps is None else f"{fps:g} frames a second"
-    logger.info("%s: %d poses from %s (%s up), %s", output, len(poses) + options.orbit, motion.kind, up, rate)
+    logger.info("%s: %d poses from %s (up: %s), %s", output, len(poses) + options.orbit, motion.kind, up, rate)
 
 
 def _check_unit(source: Path, trans: np.ndarray) -> None:

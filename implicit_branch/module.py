@@ -120,7 +120,7 @@ class TeacherModule(lightning.LightningModule):
         self._log_step(found)
         return found.total
 
-    def backward(self, loss: Tensor, *_: Any) -> None:
+    def backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
         """Differentiate, unless the step was replayed with its backward pass."""
         if loss.requires_grad:
             loss.backward()

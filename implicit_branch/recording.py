@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class StepRecorder:
         self._steady = 0
         self._recording: _Recording | None = None
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
+        # One for all recordings: libraries keep memory for every stream that they were used on.
+        self._stream: Any = torch.cuda.Stream(generator.device) if enabled else None
 
     def run(self, key: Hashable, compute: Callable[[], Losses]) -> Losses:
         """The losses of a step: to be differentiated, or without a graph, and then :meth:`give_gradients` has them."""
@@ -73,7 +75,7 @@ class StepRecorder:
 
     def _record(self, compute: Callable[[], Losses]) -> _Recording | None:
         """Record a step without running it; None, and never again, where it cannot be recorded."""
-        seed, graph, stream = self._generator.initial_seed(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        seed, graph, stream = self._generator.initial_seed(), torch.cuda.CUDAGraph(), self._stream
         graph.register_generator_state(self._generator)
         try:
             # Once on the stream that records, as PyTorch asks for: what backward passes keep belongs to a stream.

@@ -45,3 +45,19 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def angle(text: str) -> float:
+    """Degrees between 0 and 180."""
+    value = float(text)
+    if not 0 < value < 180:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 180 degrees")
+    return value

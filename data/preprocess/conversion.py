@@ -40,6 +40,8 @@ class Conversion:
         record = self.folder / RECORD
         if record.is_file():
             _compare(record, read_json(record, _START_OVER), self._content)
+            for leftover in self.folder.glob("*/.*_[0-9]*-*"):  # named by core.files.replacing
+                leftover.unlink()
         elif (self.folder / "images").exists() or (self.folder / "poses.npz").exists():
             raise InputError(
                 self.folder,
@@ -47,8 +49,6 @@ class Conversion:
                 expected="a new folder, or one to continue",
                 next_step=_START_OVER,
             )
-        for leftover in self.folder.glob("**/.*-*.*"):
-            leftover.unlink()
         write_json_atomically(record, {**self._content, "complete": False})
 
     def finish(self) -> None:
@@ -57,7 +57,8 @@ class Conversion:
 
 
 def _compare(record: Path, found: Any, asked: dict[str, Any]) -> None:
-    before = {"program": found.get("program"), **found.get("settings", {})}
+    content = found if isinstance(found, dict) else {}
+    before = {"program": content.get("program"), **content.get("settings", {})}
     now = {"program": asked["program"], **asked["settings"]}
     differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if differ:

@@ -31,7 +31,7 @@ from data.camera_files import read_cameras
 from data.frame_range import FrameRange
 from data.image_folder import PICTURES
 from data.peoplesnapshot import PeopleSnapshotFrames
-from data.preprocess.command_line import add_workers, new_parser, run
+from data.preprocess.command_line import add_workers, angle, new_parser, positive_number, run
 from data.preprocess.conversion import Conversion, Job, fingerprint, run_jobs
 from data.preprocess.estimates import Estimates, centred, read_estimates
 from data.preprocess.frame_sources import FrameSource, Read, open_frames, positions_of
@@ -337,8 +337,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="of frames without a pose (default: stop)")  # fmt: skip
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--camera", type=Path, help="cameras.npz or .json: intrinsic, extrinsic, height, width")
-    camera.add_argument("--focal", type=float, help="focal length in pixels of the images")
-    camera.add_argument("--fov", type=float, help="horizontal field of view in degrees")
+    camera.add_argument("--focal", type=positive_number, help="focal length in pixels of the images")
+    camera.add_argument("--fov", type=angle, help="horizontal field of view in degrees")
     parser.add_argument("--body-model", default="data/SMPLX/smpl", help="SMPL files, for fits with SMPL-X only")
     add_workers(parser)
     return parser

@@ -24,7 +24,7 @@ from core.files import write_npz_atomically
 from data.animation import PUBLISHED_FOCAL, PUBLISHED_HEIGHT, PUBLISHED_POSITION
 from data.frame_range import FrameRange
 from data.pose_files import read_poses
-from data.preprocess.command_line import new_parser, run
+from data.preprocess.command_line import new_parser, positive, positive_number, run
 from data.preprocess.motion_sources import SourceMotion, read_motion
 from data.preprocess.resampling import resample
 
@@ -146,13 +146,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("motion", type=Path, help=".npz or .pkl file, or folder with one .npz a frame")
     parser.add_argument("--output", type=Path, required=True, help="folder to write, e.g. load/animation/NAME")
     parser.add_argument("--up", choices=list(UP_AXES), help="the file's up-axis (default: its format's)")
-    parser.add_argument("--source-fps", type=float, help="frame rate of the file (default: what it says)")
-    parser.add_argument("--fps", type=float, help="frame rate to write; rotations are interpolated (default: keep)")
+    parser.add_argument("--source-fps", type=positive_number, help="frame rate of the file (default: what it says)")
+    parser.add_argument(
+        "--fps", type=positive_number, help="frame rate to write; poses are interpolated (default: keep)"
+    )
     parser.add_argument("--frames", type=int, nargs="+", help="START STOP [STEP] of the file, half-open")
     parser.add_argument("--align", choices=("heading", "position"), default="heading", help="of the first frame")
     parser.add_argument("--relax", nargs="*", choices=list(RELAXED), default=[], help="leave these joints straight")
-    parser.add_argument("--orbit", type=int, default=0, help="views around the last frame to add (per-frame cameras)")
-    parser.add_argument("--metres-per-unit", type=float, default=1.0, help="scale of the translations")
+    parser.add_argument(
+        "--orbit", type=positive, default=0, help="views around the last frame to add, a camera each"
+    )
+    parser.add_argument("--metres-per-unit", type=positive_number, default=1.0, help="scale of the translations")
     return parser
 
 

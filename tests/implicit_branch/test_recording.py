@@ -1,0 +1,119 @@
+"""When steps are recorded and what a replay hands on, with a stand-in for CUDA graphs that computes again in place."""
+
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from implicit_branch import recording
+from implicit_branch.recording import Losses, StepRecorder
+
+
+class InPlace:
+    """Behaves as a CUDA graph: a replay writes new results into the recorded tensors."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        InPlace.made += 1
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        """Nothing to do."""
+
+    def replay(self) -> None:
+        """See the class."""
+        self.write()
+
+
+class Training:
+    """The sum of (w + noise - target)^2, whose target changes in place."""
+
+    def __init__(self, monkeypatch) -> None:
+        stream = SimpleNamespace(wait_stream=lambda other: None)
+        cuda = SimpleNamespace(
+            CUDAGraph=InPlace, Stream=lambda device: stream, current_stream=lambda: stream,
+            stream=lambda stream: nullcontext(), graph=self._graph, graph_pool_handle=lambda: None,
+        )  # fmt: skip
+        monkeypatch.setattr(recording.torch, "cuda", cuda)
+        self.weight, self.target = nn.Parameter(torch.ones(3)), torch.zeros(3)
+        self.unused = nn.Parameter(torch.ones(1))
+        self.generator = torch.Generator()
+        self.recorder = StepRecorder([self.weight, self.unused], self.generator, enabled=True)
+        self.fails = False
+
+    @contextmanager
+    def _graph(self, graph: InPlace, **_):
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        graph.write = self._write
+        yield
+
+    def _write(self) -> None:
+        made = self.recorder._recording
+        losses = self.losses()
+        made.losses.total.copy_(losses.total.detach())
+        made.gradients[0].copy_(torch.autograd.grad(losses.total, self.weight)[0])
+
+    def losses(self) -> Losses:
+        """What is recorded."""
+        noise = torch.rand(3, generator=self.generator)
+        total = (self.weight + noise - self.target).square().sum()
+        return Losses({"total": total}, total, None)
+
+    def step(self, seed: int, key: str = "a") -> tuple[Tensor, Tensor]:
+        """Loss and gradient, in the order that Lightning has."""
+        self.generator.manual_seed(seed)
+        found = self.recorder.run(key, self.losses)
+        self.weight.grad = self.unused.grad = None
+        if found.total.requires_grad:
+            found.total.backward()
+        else:
+            self.recorder.give_gradients()
+        assert self.unused.grad is None
+        return found.total.detach().clone(), self.weight.grad.clone()
+
+    def expected(self, seed: int) -> tuple[Tensor, Tensor]:
+        """The same without a recorder."""
+        self.generator.manual_seed(seed)
+        total = self.losses().total
+        return total.detach(), torch.autograd.grad(total, self.weight)[0]
+
+
+@pytest.fixture
+def training(monkeypatch) -> Training:
+    """Nothing recorded yet."""
+    InPlace.made = 0
+    return Training(monkeypatch)
+
+
+def test_every_step_has_its_own_numbers(training):
+    """Fails when the step that is recorded draws after the recording's own draws, or gradients are an older step's."""
+    for seed in range(8):
+        training.target += 0.1
+        torch.testing.assert_close(training.step(seed), training.expected(seed))
+    assert InPlace.made == 1
+
+
+def test_another_kind_is_recorded_anew(training):
+    """Fails when a replay serves steps of other shapes, or a kind that does not last is recorded."""
+    for seed in range(4):
+        training.step(seed)
+    for key in ("b", "c", "b"):
+        torch.testing.assert_close(training.step(9, key), training.expected(9))
+    assert InPlace.made == 1
+    for seed in range(4):
+        torch.testing.assert_close(training.step(seed, "b"), training.expected(seed))
+    assert InPlace.made == 2
+    training.recorder.forget()
+    torch.testing.assert_close(training.step(5, "b"), training.expected(5))
+    assert training.recorder._recording is None
+
+
+def test_what_cannot_be_recorded_runs_as_usual(training, caplog):
+    """Fails when a step that waits for the device ends the training instead of running plainly from then on."""
+    training.fails = True
+    for seed in range(6):
+        torch.testing.assert_close(training.step(seed), training.expected(seed))
+    assert caplog.text.count("not recorded") == 1

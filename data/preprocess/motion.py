@@ -153,9 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, nargs="+", help="START STOP [STEP] of the file, half-open")
     parser.add_argument("--align", choices=("heading", "position"), default="heading", help="of the first frame")
     parser.add_argument("--relax", nargs="*", choices=list(RELAXED), default=[], help="leave these joints straight")
-    parser.add_argument(
-        "--orbit", type=positive, default=0, help="views around the last frame to add, a camera each"
-    )
+    parser.add_argument("--orbit", type=positive, default=0, help="views around the last frame to add, a camera each")
     parser.add_argument("--metres-per-unit", type=positive_number, default=1.0, help="scale of the translations")
     return parser
 

@@ -106,8 +106,8 @@ def test_interrupted_run_continues_exactly(run: Path, tmp_path: Path, monkeypatc
     for expected, actual in zip(
         whole.parameters(), load_teacher(folder / "last.ckpt", "cpu").parameters(), strict=True
     ):
-        # Equal but for the order of sums over threads (worst seen 5e-10); a lost moment or draw moves weights by 1e-4.
-        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-8)
+        # Equal but for the order of sums over threads (worst seen 2e-8); a lost moment or draw moves weights by 1e-4.
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pictures_and_float_maps_are_the_same_frame(run: Path):

@@ -91,8 +91,9 @@ class _Prefilter(torch.autograd.Function):
     def forward(ctx, cubemap: Tensor, levels: list[tuple[int, float]]) -> tuple[Tensor, ...]:
         """Levels [6, r, r, 3] and harmonics [9, 3] of ``cubemap`` [6, R, R, 3]."""
         pyramid = {cubemap.shape[1]: cubemap.contiguous()}
-        mips = [_filter_level(pyramid, target, roughness) for target, roughness in levels]
-        harmonics = _irradiance(pyramid)
+        with torch._C._AutoDispatchBelowAutograd():  # nothing in here needs a node of its own
+            mips = [_filter_level(pyramid, target, roughness) for target, roughness in levels]
+            harmonics = _irradiance(pyramid)
         ctx.levels, ctx.resolutions = levels, sorted(pyramid)
         ctx.set_materialize_grads(False)
         return *mips, harmonics

@@ -62,11 +62,11 @@ class TrainingImages:
         )
         self.masks = torch.stack([f.mask for f in loaded if f.mask is not None])
         """[F, H, W] coverage; stays on the CPU."""
-        images = torch.stack([f.image for f in loaded if f.image is not None])
-        trusted = torch.stack([_away_from_edge(mask, silhouette_margin) for mask in self.masks])
-        channels = torch.cat([images, self.masks[..., None], trusted[..., None].to(images)], -1).flatten(0, 2)
+        pixels = [_as_bytes(_channels(f, silhouette_margin)) for f in loaded]
+        if any(p.dtype != torch.uint8 for p in pixels):
+            pixels = [p / 255 if p.dtype == torch.uint8 else p for p in pixels]
         # [F * H * W, 5]: image over white, mask, and whether the colour is the body's alone
-        self._pixels = _as_bytes(channels)
+        self._pixels = torch.cat(pixels)
         self._linear_of_byte = srgb_to_linear(torch.arange(256) / 255)
 
     def __len__(self) -> int:
@@ -120,6 +120,14 @@ def _check(frames: list[Frame]) -> None:
         raise InputError("training frames", found=f"no image or mask for {', '.join(bare[:8])}",
                          expected="an image and a mask per frame",
                          next_step="A motion has no images: choose a capture to train on.")  # fmt: skip
+
+
+def _channels(frame: Frame, silhouette_margin: int) -> Tensor:
+    """[H * W, 5] image, mask and 1 where the colour can be trusted."""
+    assert frame.image is not None
+    assert frame.mask is not None
+    trusted = _away_from_edge(frame.mask, silhouette_margin).to(frame.image)
+    return torch.cat([frame.image, frame.mask[..., None], trusted[..., None]], -1).flatten(0, 1)
 
 
 def _as_bytes(values: Tensor) -> Tensor:

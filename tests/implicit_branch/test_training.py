@@ -1,6 +1,7 @@
 """Training: steps learn, a resumed run continues exactly, checkpoints are self-contained."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -188,6 +189,19 @@ def test_target_is_the_image_over_white(frames):
     batch = images.batch(torch.tensor([2]), pixels, torch.tensor([2]))
     target = batch.target(torch.ones(3)).reshape(32, 24, 3)
     torch.testing.assert_close(target, frames[2].image, atol=1e-5, rtol=0)
+
+
+def test_bytes_hold_what_floats_hold(frames):
+    """Fails when pictures that came as bytes are not kept as bytes, or are decoded to another colour or weight."""
+    rounded = [replace(f, image=(f.image * 255).round() / 255) for f in frames]
+    shifted = [replace(rounded[0], image=rounded[0].image + 0.2 / 255), *rounded[1:]]
+    stored, in_floats = TrainingImages(rounded), TrainingImages(shifted)
+    assert stored._pixels.dtype == torch.uint8
+    assert in_floats._pixels.dtype == torch.float32
+    pixels, row = torch.arange(32 * 24)[None], torch.tensor([1])
+    one, other = (images.batch(row, pixels, row) for images in (stored, in_floats))
+    for name in ("image", "mask", "trusted"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-6)
 
 
 def test_greyness_ignores_brightness():

@@ -17,13 +17,13 @@ struct QuadLight {
     __device__ Vec3<T> energy(int b, int word) const { return load3(energies[b][word]); }
 };
 
-// Fills `light` [127, 3] by all threads of the block; the 128th direction has no energy. Synchronises the block.
+// Fills `light` from arrays [127, 3] by all threads of the block; the 128th direction has no energy. Synchronises the block.
 template <typename T>
 __device__ void load_light(QuadLight<T>& light, const T* directions, const T* energies) {
     for (int i = threadIdx.x; i < kQuad * kWordBits * 3; i += blockDim.x) {
         const int k = i / 3, b = k % kWordBits, word = k / kWordBits;
         light.directions[b][word][i % 3] = k < kDirections ? directions[i] : T(0);
-        light.energies[b][word][i % 3] = k < kDirections && energies ? energies[i] : T(0);
+        light.energies[b][word][i % 3] = k < kDirections ? energies[i] : T(0);
     }
     __syncthreads();
 }
@@ -40,19 +40,15 @@ __device__ __forceinline__ ProbeCell cell_of_lane(const ProbeCell& cell, int lan
 // each, and hand the probes round. All lanes of the warp must call; those of a quad with the same point.
 template <typename T>
 __device__ void quad_visibility(
-    const MaskVolumes<T>& probes, const SurfacePoint<T>& at, const T* part_from_world, const T* directions,
-    Shifts<T> shifts, T (&visible)[kWordBits]) {
+    const MaskVolumes<T>& probes, const SurfacePoint<T>& at, const uint8_t* tables, const T* part_from_world,
+    T shift, T (&visible)[kWordBits]) {
     const int word = threadIdx.x % kQuad;
-    const uint32_t above = above_own_surface(directions, word, at, part_from_world, probes.parts);
-#pragma unroll
-    for (int b = 0; b < kWordBits; ++b) visible[b] = T(1);
+    start(at, tables, probes.parts, word, visible);
     for (int64_t group = 0; group < probes.parts; group += kQuad) {
         ProbeCell mine = {};
-        if (group + word < probes.parts) mine = occluding_cell(probes, group + word, at, part_from_world, shifts);
-        for (int lane = 0; lane < kQuad && group + lane < probes.parts; ++lane) {
-            const uint32_t countable = group + lane == at.own ? above : direction_bits(word);
-            darken(probes.masks, cell_of_lane(mine, lane), word, countable, visible);
-        }
+        if (group + word < probes.parts) mine = occluding_cell(probes, group + word, at, part_from_world, shift);
+        for (int lane = 0; lane < kQuad && group + lane < probes.parts; ++lane)
+            darken(probes.masks, cell_of_lane(mine, lane), word, visible);
     }
 }
 

@@ -2,14 +2,16 @@
 
 A probe keeps one bit for each of 127 directions of its part's frame: whether the part alone leaves it open. Under a
 pose the bits of all probes are brought into the order of the light's directions once, each taken from the nearest
-direction baked; a point then mixes the bits of the eight probes around it, and multiplies over the parts.
+direction baked; a point then mixes the bits of the eight probes around it, and multiplies over the other parts. What
+its own part hides is finer than a lattice and does not depend on the pose: it is kept in masks along the surface.
 """
 
 import torch
 from torch import Tensor
 
 from gs_ir._library import define
-from gs_ir.probes import OTHER_SHIFT, OWN_SHIFT, ProbeVolumes
+from gs_ir.nearest import nearest_neighbours
+from gs_ir.probes import OTHER_SHIFT, ProbeVolumes
 from gs_ir.reference import directional as reference
 from gs_ir.sphere import fibonacci_directions
 
@@ -18,17 +20,17 @@ DIRECTIONS = reference.DIRECTIONS
 SHARES = 7
 """What :func:`lobe_visibility` returns for each point."""
 
-# volumes: turned masks, offsets, origins, shapes. surface: points, normals, canonical points, canonical normals, own
-# part. light: directions, energies. lobes: directions, roughness. metres: cell, and how far the query point moves along
-# its normal in other parts and in its own.
+# volumes: turned masks, offsets, origins, shapes, tables. surface: points, normals, own part, own masks. light:
+# directions, energies. lobes: directions, roughness. metres: cell, and how far the query point moves along its normal.
 define(
-    "turn_masks",
-    "(Tensor masks, Tensor offsets, Tensor part_from_world, Tensor directions, Tensor baked) -> Tensor",
-    reference.turn_masks,
+    "direction_tables",
+    "(Tensor part_from_world, Tensor directions, Tensor baked) -> Tensor",
+    reference.direction_tables,
 )
+define("turn_masks", "(Tensor masks, Tensor offsets, Tensor tables) -> Tensor", reference.turn_masks)
 define(
     "directional_visibility",
-    "(Tensor[] volumes, Tensor[] surface, Tensor part_from_world, Tensor directions, float[] metres) -> Tensor",
+    "(Tensor[] volumes, Tensor[] surface, Tensor part_from_world, float[] metres) -> Tensor",
     reference.directional_visibility,
 )
 define(
@@ -39,13 +41,18 @@ define(
 )
 
 
+@torch.library.register_fake("gs_ir::direction_tables")
+def _(part_from_world, directions, baked) -> Tensor:
+    return directions.new_empty((part_from_world.shape[0], DIRECTIONS + 1), dtype=torch.uint8)
+
+
 @torch.library.register_fake("gs_ir::turn_masks")
-def _(masks, offsets, part_from_world, directions, baked) -> Tensor:
+def _(masks, offsets, tables) -> Tensor:
     return torch.empty_like(masks)
 
 
 @torch.library.register_fake("gs_ir::directional_visibility")
-def _(volumes, surface, part_from_world, directions, metres) -> Tensor:
+def _(volumes, surface, part_from_world, metres) -> Tensor:
     return surface[0].new_empty(surface[0].shape[0], DIRECTIONS)
 
 
@@ -70,14 +77,27 @@ def unpack_masks(masks: Tensor) -> tuple[Tensor, Tensor]:
     return bits[:, :DIRECTIONS], bits[:, DIRECTIONS]
 
 
+def own_masks(volumes: ProbeVolumes, points: Tensor) -> Tensor:
+    """Masks [N, 2] of what their own part leaves open at canonical ``points`` [N, 3]: those of the nearest place baked.
+
+    They do not depend on the pose, so they can be kept. No gradient.
+
+    Raises:
+        ValueError: the probes have no masks.
+    """
+    if volumes.surface_points is None or volumes.surface_masks is None:
+        raise ValueError("directional occlusion: probes with masks expected, found none; bake them again")
+    _, nearest = nearest_neighbours(points.detach().to(volumes.surface_points.dtype), volumes.surface_points, 1)
+    return volumes.surface_masks[nearest[:, 0]]
+
+
 def directional_visibility(
     volumes: ProbeVolumes,
     points: Tensor,
     normals: Tensor,
     *,
     own_part: Tensor,
-    points_canonical: Tensor,
-    normals_canonical: Tensor,
+    own_masks: Tensor,
     part_from_world: Tensor,
     directions: Tensor,
 ) -> Tensor:
@@ -89,9 +109,8 @@ def directional_visibility(
         volumes: probes with masks.
         points: [N, 3] world, metres.
         normals: [N, 3] unit, world.
-        own_part: [N] int64, the part each point belongs to (-1: none); its occlusion is looked up in canonical space.
-        points_canonical: [N, 3] canonical, metres.
-        normals_canonical: [N, 3] unit, canonical. Only directions above this plane are blocked by the own part.
+        own_part: [N] int64, the part each point belongs to (-1: none); its probes are left out.
+        own_masks: [N, 2] int64, what the own part leaves open, from :func:`own_masks`.
         part_from_world: [K, 3, 4] rigid transforms from world to canonical space, one per part.
         directions: [127, 3] unit, world.
 
@@ -101,10 +120,10 @@ def directional_visibility(
     Raises:
         ValueError: the probes have no masks, or there are not 127 directions.
     """
-    surface = _surface(points, normals, points_canonical, normals_canonical, own_part)
+    surface = [_like(points, points), _like(points, normals), own_part.contiguous(), own_masks.contiguous()]
     pose, directions = _like(points, part_from_world), _like(points, directions)
     turned = _turned(volumes, pose, directions)
-    return torch.ops.gs_ir.directional_visibility(turned, surface, pose, directions, _metres(volumes))
+    return torch.ops.gs_ir.directional_visibility(turned, surface, pose, [volumes.cell, OTHER_SHIFT])
 
 
 def lobe_visibility(
@@ -113,8 +132,7 @@ def lobe_visibility(
     normals: Tensor,
     *,
     own_part: Tensor,
-    points_canonical: Tensor,
-    normals_canonical: Tensor,
+    own_masks: Tensor,
     part_from_world: Tensor,
     light: tuple[Tensor, Tensor],
     lobe_directions: Tensor,
@@ -139,32 +157,24 @@ def lobe_visibility(
     Raises:
         ValueError: the probes have no masks, or there are not 127 directions.
     """
-    surface = _surface(points, normals, points_canonical, normals_canonical, own_part)
+    surface = [_like(points, points), _like(points, normals), own_part.contiguous(), own_masks.contiguous()]
     pose, directions, energies = (_like(points, x) for x in (part_from_world, *light))
     lobes = [_like(points, lobe_directions), _like(points, roughness)]
     turned = _turned(volumes, pose, directions)
-    return torch.ops.gs_ir.lobe_visibility(turned, surface, pose, [directions, energies], lobes, _metres(volumes))
+    return torch.ops.gs_ir.lobe_visibility(
+        turned, surface, pose, [directions, energies], lobes, [volumes.cell, OTHER_SHIFT]
+    )
 
 
 def _turned(volumes: ProbeVolumes, part_from_world: Tensor, directions: Tensor) -> list[Tensor]:
-    """What the operators take: masks in the order of ``directions``, offsets, origins, shapes."""
+    """What the operators take: masks in the order of ``directions``, offsets, origins, shapes, tables."""
     if volumes.masks is None:
         raise ValueError("directional occlusion: probes with masks expected, found none; bake them again")
     if directions.shape != (DIRECTIONS, 3):
         raise ValueError(f"directional occlusion: directions [127, 3] expected, found {tuple(directions.shape)}")
-    baked = baked_directions(directions)
-    masks = torch.ops.gs_ir.turn_masks(volumes.masks, volumes.offsets, part_from_world, directions, baked)
-    return [masks, volumes.offsets, volumes.origins, volumes.shapes]
-
-
-def _surface(
-    points: Tensor, normals: Tensor, canonical: Tensor, normals_canonical: Tensor, own: Tensor
-) -> list[Tensor]:
-    return [_like(points, x) for x in (points, normals, canonical, normals_canonical)] + [own.contiguous()]
-
-
-def _metres(volumes: ProbeVolumes) -> list[float]:
-    return [volumes.cell, OTHER_SHIFT, OWN_SHIFT]
+    tables = torch.ops.gs_ir.direction_tables(part_from_world, directions, baked_directions(directions))
+    masks = torch.ops.gs_ir.turn_masks(volumes.masks, volumes.offsets, tables)
+    return [masks, volumes.offsets, volumes.origins, volumes.shapes, tables]
 
 
 def _like(points: Tensor, value: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ A probe stores 9 spherical-harmonic coefficients of visibility convolved with th
 a normal is the cosine-weighted share of the sky that one part leaves open.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,6 +62,10 @@ class ProbeVolumes:
     masks: Tensor | None = None
     """[P, 2] int64: bit j of the first 127 is set where the part leaves direction j of its frame open
     (:func:`gs_ir.directional.baked_directions`), the last bit where the probe lies inside. None: not baked."""
+    surface_points: Tensor | None = None
+    """[S, 3] float32 canonical metres: places all over the surface; comes with ``masks``."""
+    surface_masks: Tensor | None = None
+    """[S, 2] int64: what each place's own part leaves open."""
 
     @property
     def parts(self) -> int:
@@ -69,8 +74,9 @@ class ProbeVolumes:
 
     def to(self, device: torch.device | str) -> "ProbeVolumes":
         """The same volumes with their tensors on ``device``."""
-        tensors = {name: getattr(self, name).to(device) for name in ("coefficients", "offsets", "origins", "shapes")}
-        return replace(self, **tensors, masks=None if self.masks is None else self.masks.to(device))
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: x.to(device) if isinstance(x, Tensor) else x for k, x in tensors.items()}
+        return replace(self, **moved)
 
     @cached_property
     def rows(self) -> Tensor:

@@ -9,8 +9,6 @@ from gs_ir.reference.probes import CORNERS, MIN_WEIGHT, _fade, _share
 DIRECTIONS = 127
 UNIT = 255
 """Weights of probes are 255ths, rounded so that their sum is the rounded sum."""
-HORIZON = 0.15
-"""Sine above the tangent plane below which a point's own part blocks nothing."""
 MIN_LIGHT = 1e-12
 
 
@@ -25,19 +23,27 @@ def pack_masks(bits: Tensor) -> Tensor:
     return (bits.long().reshape(-1, 2, 64) << torch.arange(64, device=bits.device)).sum(-1)
 
 
-def turn_masks(masks: Tensor, offsets: Tensor, part_from_world: Tensor, directions: Tensor, baked: Tensor) -> Tensor:
-    """Masks [P, 2] whose bit k is that of the baked direction nearest to ``directions[k]`` in each part's frame."""
-    turned = torch.empty_like(masks)
-    for part in range(part_from_world.shape[0]):
-        source = (directions @ part_from_world[part, :, :3].T @ baked.T).argmax(1)
-        own = slice(int(offsets[part]), int(offsets[part + 1]))
-        bits = unpack_masks(masks[own])
-        turned[own] = pack_masks(torch.cat([bits[:, source], bits[:, DIRECTIONS:]], 1))
-    return turned
+def direction_tables(part_from_world: Tensor, directions: Tensor, baked: Tensor) -> Tensor:
+    """The baked direction [K, 128] (uint8) nearest to each of ``directions`` [127, 3] in each part's frame.
+
+    The last entry keeps the mark of probes inside in its place.
+    """
+    nearest = (directions @ part_from_world[:, :, :3].mT @ baked.T).argmax(-1)
+    return torch.cat([nearest, torch.full_like(nearest[:, :1], DIRECTIONS)], 1).to(torch.uint8)
+
+
+def turn_masks(masks: Tensor, offsets: Tensor, tables: Tensor) -> Tensor:
+    """Masks [P, 2] whose bit k is bit ``tables[part, k]`` of ``masks``."""
+    part = torch.bucketize(torch.arange(masks.shape[0], device=masks.device), offsets[1:], right=True)
+    return _turned(masks, tables[part])
+
+
+def _turned(masks: Tensor, tables: Tensor) -> Tensor:
+    return pack_masks(unpack_masks(masks).gather(1, tables.long()))
 
 
 def part_visibility(
-    masks: Tensor, shape: Tensor, origin: Tensor, cell: float, points: Tensor, normals: Tensor, *, rule: str
+    masks: Tensor, shape: Tensor, origin: Tensor, cell: float, points: Tensor, normals: Tensor
 ) -> Tensor:
     """Visibility [N, 127] that one part's probes leave at ``points`` and ``normals`` [N, 3] in the part's frame."""
     place, last = (points - origin) / cell, shape - 1
@@ -51,7 +57,7 @@ def part_visibility(
         weight = torch.where(offset == 1, fraction, 1 - fraction).prod(1)
         ahead = (normalize(corner - clamped, dim=-1) * normals).sum(1)
         weights.append(weight)
-        chosen.append(weight * _share(ahead, bits[:, DIRECTIONS], rule))
+        chosen.append(weight * _share(ahead, bits[:, DIRECTIONS], "other"))
         opened.append(bits[:, :DIRECTIONS])
     enough = torch.stack(chosen).sum(0) > MIN_WEIGHT
     used = torch.where(enough, torch.stack(chosen), torch.stack(weights))
@@ -66,24 +72,23 @@ def _rounded(weights: Tensor) -> Tensor:
 
 
 def directional_visibility(
-    volumes: list[Tensor], surface: list[Tensor], part_from_world: Tensor, directions: Tensor, metres: list[float]
+    volumes: list[Tensor], surface: list[Tensor], part_from_world: Tensor, metres: list[float]
 ) -> Tensor:
-    """Product [N, 127] over the parts; ``volumes`` holds masks in the order of ``directions`` [127, 3]."""
-    points, normals, points_canonical, normals_canonical, own_part = surface
-    cell, other_shift, own_shift = metres
-    masks, offsets, origins, shapes = volumes
-    visible = points.new_ones(points.shape[0], DIRECTIONS)
-    for part in range(part_from_world.shape[0]):
+    """Product [N, 127] over the parts; ``volumes`` holds turned masks and the tables they were turned by."""
+    points, normals, own_part, own_masks = surface
+    masks, offsets, origins, shapes, tables = volumes
+    cell, shift = metres
+    parts = part_from_world.shape[0]
+    known = ((own_part >= 0) & (own_part < parts))[:, None]
+    own = unpack_masks(_turned(own_masks, tables[own_part.clamp(0, parts - 1)]))[:, :DIRECTIONS]
+    visible = torch.where(known, own, True).to(points.dtype)
+    for part in range(parts):
         volume = masks[offsets[part] : offsets[part + 1]], shapes[part], origins[part].to(points.dtype), cell
         rotation, translation = part_from_world[part, :, :3], part_from_world[part, :, 3]
         local_normals = normalize(normals @ rotation.T, dim=-1)
-        local_points = points @ rotation.T + translation + other_shift * local_normals
-        other = part_visibility(*volume, local_points, local_normals, rule="other")
-        shifted = points_canonical + own_shift * normals_canonical
-        own = part_visibility(*volume, shifted, normals_canonical, rule="own")
-        above = (normals_canonical @ rotation) @ directions.T > HORIZON
-        own = torch.where(above, own, 1)
-        visible = visible * torch.where((own_part == part)[:, None], own, other)
+        local_points = points @ rotation.T + translation + shift * local_normals
+        other = part_visibility(*volume, local_points, local_normals)
+        visible = visible * torch.where((own_part == part)[:, None], 1, other)
     return visible
 
 
@@ -98,7 +103,7 @@ def lobe_visibility(
     """Shares [N, 7] of the sky, of diffuse and of specular light that arrive; 1 where there is none."""
     directions, energies = light
     lobe_directions, roughness = lobes
-    visible = directional_visibility(volumes, surface, part_from_world, directions, metres)
+    visible = directional_visibility(volumes, surface, part_from_world, metres)
     diffuse = (surface[1] @ directions.T).clamp_min(0)
     alpha_squared = roughness.pow(4).clamp_min(4 / DIRECTIONS)[:, None]
     half = 0.5 + 0.5 * lobe_directions @ directions.T

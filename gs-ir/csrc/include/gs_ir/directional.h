@@ -13,9 +13,6 @@ constexpr int kMaskWords = 4;
 constexpr int kWordBits = 32;
 constexpr uint32_t kInsideMark = 0x80000000u;  // in the last word
 constexpr int kUnit = 255;                     // weights of probes are 255ths
-// Sine above the tangent plane below which a point's own part blocks nothing: the baked direction nearest to one just
-// above the plane may lie below it.
-constexpr double kHorizon = 0.15;
 
 // ---- Masks under a pose -------------------------------------------------------------------------------------------
 
@@ -34,7 +31,14 @@ GS_IR_HD int nearest_direction(const T* baked, Vec3<T> d) {
     return nearest;
 }
 
-// A word of a mask whose bit k is bit table[k] of `mask`; table [128] keeps the mark in place.
+// table [128]: the baked direction nearest to each of the light's; it keeps the mark in place.
+template <typename T>
+GS_IR_HD uint8_t table_entry(const T* part_from_world, const T* directions, const T* baked, int k) {
+    if (k == kDirections) return uint8_t(kDirections);
+    return uint8_t(nearest_direction(baked, Rigid<T>{part_from_world}.rotate(load3(directions + 3 * k))));
+}
+
+// A word of a mask whose bit k is bit table[k] of `mask`.
 GS_IR_HD uint32_t turned_word(const uint32_t* mask, const uint8_t* table, int word) {
     uint32_t out = 0;
     for (int b = 0; b < kWordBits; ++b) {
@@ -57,17 +61,12 @@ struct MaskVolumes {
     int64_t parts;
 };
 
-// A point of the surface under the pose, and where it lies in canonical space.
+// A point of the surface under the pose.
 template <typename T>
 struct SurfacePoint {
-    Vec3<T> point, normal, point_canonical, normal_canonical;
-    int64_t own;  // part
-};
-
-// Metres that the query point moves along its normal.
-template <typename T>
-struct Shifts {
-    T other, own;
+    Vec3<T> point, normal;
+    int64_t own;           // part
+    const uint32_t* mask;  // [4] what the own part leaves open, in its frame
 };
 
 // Eight probes, and how much each counts. The weights add up to 255, and to less outside the lattice, where occlusion
@@ -96,10 +95,10 @@ GS_IR_HD void pack_weights(const T* weights, T scale, uint32_t (&packed)[2]) {
     }
 }
 
-// The probes around a point in their part's frame, by the rules of the ambient query.
+// The probes around a point in their part's frame, weighted as in the ambient query of other parts.
 template <typename T>
 GS_IR_HD ProbeCell
-probe_cell(const MaskVolumes<T>& probes, int64_t part, Vec3<T> point, Vec3<T> normal, ProbeRule rule) {
+probe_cell(const MaskVolumes<T>& probes, int64_t part, Vec3<T> point, Vec3<T> normal) {
     const int64_t* shape = probes.shapes + 3 * part;
     const LatticePoint<T> p = lattice_point(point, probes.origins + 3 * part, shape, probes.cell);
     ProbeCell cell;
@@ -116,7 +115,8 @@ probe_cell(const MaskVolumes<T>& probes, int64_t part, Vec3<T> point, Vec3<T> no
             offset[a] = T(step[a]) - p.fraction[a];
         }
         const bool inside = (probes.masks[kMaskWords * cell.probe(corner) + kMaskWords - 1] & kInsideMark) != 0;
-        chosen[corner] = all[corner] * probe_share(rule, {offset[0], offset[1], offset[2]}, normal, inside);
+        const Vec3<T> towards = {offset[0], offset[1], offset[2]};
+        chosen[corner] = all[corner] * probe_share(ProbeRule::kOther, towards, normal, inside);
         total += chosen[corner];
     }
     const bool enough = total > T(kMinWeight);
@@ -125,48 +125,37 @@ probe_cell(const MaskVolumes<T>& probes, int64_t part, Vec3<T> point, Vec3<T> no
     return cell;
 }
 
-// The probes of one part that matter at a point: of its own part in canonical space, of another under the pose.
+// The probes of one part around a point under the pose; the own part's are left out, by weights of zero.
 template <typename T>
 GS_IR_HD ProbeCell occluding_cell(
-    const MaskVolumes<T>& probes, int64_t part, const SurfacePoint<T>& at, const T* part_from_world, Shifts<T> shifts) {
+    const MaskVolumes<T>& probes, int64_t part, const SurfacePoint<T>& at, const T* part_from_world, T shift) {
+    if (part == at.own) return {};
     const Rigid<T> transform{part_from_world + 12 * part};
-    const bool own = part == at.own;
-    Vec3<T> normal = at.normal_canonical, point = at.point_canonical;
-    if (!own) {
-        normal = transform.rotate(at.normal);
-        normal = normal * (T(1) / maximum(length(normal), T(1e-12)));
-        point = transform.apply(at.point);
-    }
-    point = point + normal * (own ? shifts.own : shifts.other);
-    return probe_cell(probes, part, point, normal, own ? ProbeRule::kOwn : ProbeRule::kOther);
+    Vec3<T> normal = transform.rotate(at.normal);
+    normal = normal * (T(1) / maximum(length(normal), T(1e-12)));
+    return probe_cell(probes, part, transform.apply(at.point) + normal * shift, normal);
 }
 
 // ---- Visibility ---------------------------------------------------------------------------------------------------
 
-// Bits of the directions of one word that a point's own part can block. The body bends at its joints, so that a
-// direction above the surface under the pose can lie below it in the part's frame: it counts as open.
+// Bits of a word that stand for directions.
+GS_IR_HD uint32_t direction_bits(int word) { return word == kMaskWords - 1 ? ~kInsideMark : ~0u; }
+
+// Visibility that the own part leaves of the 32 directions of one word; tables [K, 128].
 template <typename T>
-GS_IR_HD uint32_t
-above_own_surface(const T* directions, int word, const SurfacePoint<T>& at, const T* part_from_world, int64_t parts) {
-    if (at.own < 0 || at.own >= parts) return 0;
-    const T* m = part_from_world + 12 * at.own;
-    const Vec3<T> n = at.normal_canonical;
-    const Vec3<T> up = {
-        m[0] * n.x + m[4] * n.y + m[8] * n.z, m[1] * n.x + m[5] * n.y + m[9] * n.z,
-        m[2] * n.x + m[6] * n.y + m[10] * n.z};
-    uint32_t above = 0;
-    for (int b = 0; b < kWordBits && kWordBits * word + b < kDirections; ++b)
-        if (dot(load3(directions + 3 * (kWordBits * word + b)), up) > T(kHorizon)) above |= 1u << b;
-    return above;
+GS_IR_HD void start(const SurfacePoint<T>& at, const uint8_t* tables, int64_t parts, int word, T (&visible)[kWordBits]) {
+    const bool known = at.own >= 0 && at.own < parts;
+    const uint32_t open = known ? turned_word(at.mask, tables + kMaskWords * kWordBits * at.own, word) : ~0u;
+    for (int b = 0; b < kWordBits; ++b) visible[b] = T(int32_t(open >> b & 1u));
 }
 
-// Multiplies the visibility of the 32 directions of one word with what a cell's probes leave; only the bits in
-// `countable` can be blocked.
+// Multiplies the visibility of the 32 directions of one word with what a cell's probes leave.
 template <typename T>
-GS_IR_HD void darken(const uint32_t* masks, const ProbeCell& cell, int word, uint32_t countable, T (&visible)[kWordBits]) {
+GS_IR_HD void darken(const uint32_t* masks, const ProbeCell& cell, int word, T (&visible)[kWordBits]) {
+    if ((cell.weights[0] | cell.weights[1]) == 0) return;
     uint32_t shut[8], any = 0;
     for (int corner = 0; corner < 8; ++corner) {
-        shut[corner] = ~masks[kMaskWords * cell.probe(corner) + word] & countable;
+        shut[corner] = ~masks[kMaskWords * cell.probe(corner) + word] & direction_bits(word);
         any |= shut[corner];
     }
     if (any == 0) return;
@@ -177,11 +166,8 @@ GS_IR_HD void darken(const uint32_t* masks, const ProbeCell& cell, int word, uin
     }
     for (int i = 0; i < 4; ++i)
         for (int s = 0; s < 8; ++s)
-            visible[8 * i + s] *= T(1) - T(int32_t(blocked[s] >> 8 * i & 255u)) * T(1.0 / kUnit);
+            visible[8 * i + s] *= T(kUnit - int32_t(blocked[s] >> 8 * i & 255u)) * T(1.0 / kUnit);
 }
-
-// Bits of a word that stand for directions.
-GS_IR_HD uint32_t direction_bits(int word) { return word == kMaskWords - 1 ? ~kInsideMark : ~0u; }
 
 // ---- What reaches the lobes ---------------------------------------------------------------------------------------
 

@@ -15,21 +15,9 @@ from torch.nn.functional import normalize
 
 from core.color import luminance
 from core.rotation import frame_from_normal
+from gs_ir.reference.shading import MIN_GGX_ALPHA, base_reflectance, ggx_alpha
 
-DIELECTRIC_F0 = 0.04
 MIN_COSINE = 1e-6
-MIN_GGX_ALPHA = 1e-3
-"""Below it the distribution's peak overflows float32 products; indistinguishable from a mirror."""
-
-
-def base_reflectance(albedo: Tensor, metallic: Tensor) -> Tensor:
-    """F0 [..., 3] of linear ``albedo`` [..., 3] and ``metallic`` [...]."""
-    return DIELECTRIC_F0 * (1 - metallic[..., None]) + metallic[..., None] * albedo
-
-
-def ggx_alpha(roughness: Tensor) -> Tensor:
-    """GGX width of perceptual ``roughness`` [...] in [0, 1]."""
-    return roughness.square().clamp_min(MIN_GGX_ALPHA)
 
 
 def eval_cosine(

@@ -12,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-#include "gs_ir/cubemap.h"
+#include "cubemap_layout.h"
 
 namespace {
 
@@ -21,30 +21,13 @@ constexpr int64_t kMaxBuffers = 16;  // private texel gradients of the backward 
 
 // ---- Lookup -------------------------------------------------------------------------------------------------------
 
-struct Layout {
-    std::vector<int64_t> first, resolution;
-
-    explicit Layout(at::IntArrayRef resolutions) : resolution(resolutions.begin(), resolutions.end()) {
-        int64_t total = 0;
-        for (int64_t r : resolution) {
-            first.push_back(total);
-            total += 6 * r * r;
-        }
-    }
-
-    template <typename T>
-    gs_ir::CubeLevels<T> view(const at::Tensor& texels) const {
-        return {texels.const_data_ptr<T>(), first.data(), resolution.data(), int64_t(first.size()), texels.size(1)};
-    }
-};
-
 at::Tensor sample_cubemap(
     const at::Tensor& texels, at::IntArrayRef resolutions, const at::Tensor& directions, const at::Tensor& lod) {
     const int64_t points = directions.size(0), channels = texels.size(1);
-    const Layout layout(resolutions);
+    const gs_ir::CubeLayout<int64_t> layout(resolutions, 0);
     at::Tensor out = at::empty({points, channels}, texels.options());
     AT_DISPATCH_FLOATING_TYPES(texels.scalar_type(), "sample_cubemap", [&] {
-        const auto cube = layout.view<scalar_t>(texels);
+        const auto cube = layout.view(texels.const_data_ptr<scalar_t>(), channels);
         const auto* d = directions.const_data_ptr<scalar_t>();
         const auto* l = lod.const_data_ptr<scalar_t>();
         auto* o = out.mutable_data_ptr<scalar_t>();
@@ -61,12 +44,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sample_cubemap_backward(
     const at::Tensor& lod) {
     const int64_t points = directions.size(0), channels = texels.size(1);
     const int64_t tasks = std::clamp<int64_t>(points / kPointsPerTask, 1, std::min<int64_t>(at::get_num_threads(), kMaxBuffers));
-    const Layout layout(resolutions);
+    const gs_ir::CubeLayout<int64_t> layout(resolutions, 0);
     // One buffer per task instead of atomics: the sum does not depend on the order in which threads run.
     at::Tensor buffers = at::zeros({tasks, texels.size(0), channels}, texels.options());
     at::Tensor grad_directions = at::empty_like(directions), grad_lod = at::empty_like(lod);
     AT_DISPATCH_FLOATING_TYPES(texels.scalar_type(), "sample_cubemap_backward", [&] {
-        const auto cube = layout.view<scalar_t>(texels);
+        const auto cube = layout.view(texels.const_data_ptr<scalar_t>(), channels);
         const auto* g = grad.const_data_ptr<scalar_t>();
         const auto* d = directions.const_data_ptr<scalar_t>();
         const auto* l = lod.const_data_ptr<scalar_t>();

@@ -5,34 +5,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
+#include "cubemap_layout.h"
 #include "cuda_launch.cuh"
-#include "gs_ir/cubemap.h"
 
 namespace {
 
-constexpr int kMaxLevels = 16;
-
-// First texel and resolution of each level; `border` is the width of the frame around each face. A kernel's parameter:
-// no copy to the device is needed.
 template <typename I>
-struct Layout {
-    I first[kMaxLevels] = {}, resolution[kMaxLevels] = {};
-    int levels;
-    int64_t total = 0;
-
-    Layout(at::IntArrayRef resolutions, int64_t border) : levels(int(resolutions.size())) {
-        TORCH_CHECK(levels <= kMaxLevels, "cube map: at most ", kMaxLevels, " levels expected, found ", levels);
-        for (int i = 0; i < levels; ++i) {
-            first[i] = I(total), resolution[i] = I(resolutions[i]);
-            total += 6 * (resolutions[i] + 2 * border) * (resolutions[i] + 2 * border);
-        }
-    }
-};
-
-template <typename T>
-__device__ gs_ir::CubeLevels<T> view(const Layout<int64_t>& layout, const T* texels, int64_t channels) {
-    return {texels, layout.first, layout.resolution, layout.levels, channels};
-}
+using Layout = gs_ir::CubeLayout<I>;
 
 // `layout` stays in the parameters' memory instead of being copied to each thread's stack.
 template <typename T>
@@ -42,7 +21,7 @@ __global__ void __launch_bounds__(gs_ir::kBlock) sample_kernel(
     const int64_t i = int64_t(blockIdx.x) * gs_ir::kBlock + threadIdx.x;
     if (i >= points) return;
     const gs_ir::Vec3<T> direction = gs_ir::load3(directions + 3 * i);
-    gs_ir::sample_cube(view(layout, texels, channels), direction, lod[i], out + i * channels);
+    gs_ir::sample_cube(layout.view(texels, channels), direction, lod[i], out + i * channels);
 }
 
 template <typename T>
@@ -51,11 +30,15 @@ __global__ void __launch_bounds__(gs_ir::kBlock) sample_backward_kernel(
     const T* directions, const T* lod, T* grad_texels, T* grad_directions, T* grad_lod) {
     const int64_t i = int64_t(blockIdx.x) * gs_ir::kBlock + threadIdx.x;
     if (i >= points) return;
-    gs_ir::Vec3<T> by_direction;
+    gs_ir::Vec3<T> by_direction = {};
+    bool wanted = false;
+    for (int64_t c = 0; c < channels; ++c) wanted |= grad[i * channels + c] != T(0);
+    grad_lod[i] = T(0);
     const auto add = [=](int64_t index, T value) { atomicAdd(grad_texels + index, value); };
-    gs_ir::adj_sample_cube(
-        view(layout, texels, channels), gs_ir::load3(directions + 3 * i), lod[i], grad + i * channels, add,
-        by_direction, grad_lod[i]);
+    if (wanted)
+        gs_ir::adj_sample_cube(
+            layout.view(texels, channels), gs_ir::load3(directions + 3 * i), lod[i], grad + i * channels, add,
+            by_direction, grad_lod[i]);
     gs_ir::store3(grad_directions + 3 * i, by_direction);
 }
 
@@ -110,7 +93,7 @@ at::Tensor border_cubemap(const at::Tensor& texels, at::IntArrayRef resolutions)
             const scalar_t* level = from;
             int64_t first = 0, resolution = 0;
 #pragma unroll
-            for (int k = 0; k < kMaxLevels; ++k) {  // constant indices: the layout stays in the parameters
+            for (int k = 0; k < gs_ir::kMaxLevels; ++k) {  // constant indices: the layout stays in the parameters
                 if (k < layout.levels && i >= layout.first[k]) {
                     if (k > 0) level += 3 * 6 * resolution * resolution;
                     first = layout.first[k], resolution = layout.resolution[k];

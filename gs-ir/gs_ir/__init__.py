@@ -27,6 +27,7 @@ from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
 from gs_ir.prefiltering import prefilter
 from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
+from gs_ir.shading import LobeRules, shade
 from gs_ir.skinning import blend_transforms, sample_transforms
 from gs_ir.split_sum import sample_split_sum, split_sum_table
 from gs_ir.surfels import SurfelRaster, project_surfels, rasterize_surfels
@@ -41,6 +42,7 @@ __all__ = [
     "HashGridLayout",
     "Hits",
     "LightCells",
+    "LobeRules",
     "PrefilteredLight",
     "ProbeVolumes",
     "RaySamples",
@@ -76,6 +78,7 @@ __all__ = [
     "sample_cubemap",
     "sample_split_sum",
     "sample_transforms",
+    "shade",
     "signed_distance",
     "split_sum_table",
     "texel_directions",

@@ -163,22 +163,22 @@ class PrefilteredLight:
             self._cells["own frame"] = light_cells(self.source)
         return self._cells["own frame"].turned(self.light_from_world)
 
+    def texels(self) -> Tensor:
+        """All levels one after another, [sum 6 r r, 3]; differentiable."""
+        return torch.cat([m.reshape(-1, 3) for m in self.mips])
+
     def bordered(self) -> Tensor:
         """All levels [sum 6 (r + 2)^2, 4] for kernels of frames: rgb and 0, every face widened by a border of one texel
         from its neighbours, so that bilinear interpolation inside a widened face is the seamless lookup. No gradient.
         """
-        texels = torch.cat([m.detach().reshape(-1, 3) for m in self.mips])
-        return torch.ops.gs_ir.border_cubemap(texels, [m.shape[1] for m in self.mips])
+        return torch.ops.gs_ir.border_cubemap(self.texels().detach(), [m.shape[1] for m in self.mips])
 
     def _local(self, directions: Tensor) -> Tensor:
         return directions if self.light_from_world is None else directions @ self.light_from_world.T
 
     def lod(self, roughness: Tensor) -> Tensor:
         """Level of detail [...] whose interpolated roughness is ``roughness`` [...]; clamped to the levels."""
-        knots = _constant(tuple(self.roughness), roughness.dtype, roughness.device)
-        clamped = roughness.clamp(self.roughness[0], self.roughness[-1])
-        lower = (torch.searchsorted(knots, clamped.detach().contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
-        return lower + (clamped - knots[lower]) / (knots[lower + 1] - knots[lower])
+        return reference.level_of_roughness(roughness, tuple(self.roughness))
 
     def to(self, device: torch.device | str) -> "PrefilteredLight":
         """The same light with its tensors on ``device``."""
@@ -259,12 +259,6 @@ def sample_cubemap(mips: list[Tensor], directions: Tensor, lod: Tensor) -> Tenso
 
 # Constants below are kept for each device: making them anew would copy from the host, which waits for the device.
 # They are no inference tensors even where first needed in inference mode, because training may need them later.
-
-
-@lru_cache(maxsize=32)
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=32)

@@ -103,6 +103,21 @@ def sample_cubemap(texels: Tensor, resolutions: list[int], directions: Tensor, l
     return _sample_padded([border_level(x, r) for x, r in zip(levels, resolutions, strict=True)], directions, lod)
 
 
+def level_of_roughness(roughness: Tensor, level_roughness: tuple[float, ...]) -> Tensor:
+    """Level of detail [...] whose interpolated roughness is ``roughness`` [...]; clamped to the levels."""
+    knots = _constant(level_roughness, roughness.dtype, roughness.device)
+    clamped = roughness.clamp(level_roughness[0], level_roughness[-1])
+    lower = (torch.searchsorted(knots, clamped.detach().contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
+    return lower + (clamped - knots[lower]) / (knots[lower + 1] - knots[lower])
+
+
+@lru_cache(maxsize=32)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One copy for each device: to make it anew would wait for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def border_cubemap(texels: Tensor, resolutions: list[int]) -> Tensor:
     """Bordered levels [sum 6 (R+2)^2, 4], the last column 0, of the levels ``texels`` [sum 6 R R, 3]."""
     levels = texels.split([6 * r * r for r in resolutions])

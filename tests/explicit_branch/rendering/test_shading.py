@@ -9,11 +9,8 @@ from core import brdf
 from explicit_branch.rendering.shading import (
     PUBLISHED,
     ShadingOptions,
-    dominant_direction,
-    multi_bounce_visibility,
     oriented_normals,
     shade,
-    specular_visibility,
 )
 from gs_ir.cubemap import PrefilteredLight, texel_directions, texel_solid_angles
 from gs_ir.prefiltering import prefilter
@@ -116,43 +113,6 @@ def test_ambient_visibility_dims_both_lobes_by_default(sky: PrefilteredLight) ->
     torch.testing.assert_close(dimmed.total, full.total * surface["occlusion"][:, None])
     published = [shade(**s, light=sky, options=PUBLISHED) for s in (surface, surface | {"occlusion": None})]
     torch.testing.assert_close(published[0].total, published[1].total * surface["occlusion"][:, None])
-
-
-def test_lobe_direction() -> None:
-    """Fails when the lean towards the normal is reversed: a mirror keeps its direction, a rough lobe nears n."""
-    normals = torch.tensor([[0.0, 0.0, 1.0]]).expand(3, 3)
-    mirrored = normalize(torch.tensor([[1.0, 0.0, 0.3]]), dim=-1).expand(3, 3)
-    found = dominant_direction(normals, mirrored, torch.tensor([0.0, 0.6, 1.0]))
-    torch.testing.assert_close(found[0], mirrored[0], atol=2e-3, rtol=0)
-    torch.testing.assert_close(found[2], normals[2], atol=2e-3, rtol=0)
-    assert float(mirrored[0, 2]) < float(found[1, 2]) < 1
-
-
-def test_specular_visibility_limits() -> None:
-    """Fails when the exponent's sign is wrong: open stays open, a rough surface from above keeps the ambient value.
-
-    A mirror between half and fully open is brighter than the ambient value.
-    """
-    visibility = torch.tensor([1.0, 0.4, 0.9])
-    above = torch.ones(3)
-    assert float(specular_visibility(visibility, above, torch.full((3,), 0.5))[0]) == pytest.approx(1, abs=1e-4)
-    rough = specular_visibility(visibility, above, above)
-    torch.testing.assert_close(rough, visibility, atol=1e-3, rtol=0)
-    mirror = specular_visibility(visibility, above, 0 * above)
-    assert (mirror[1:] > visibility[1:]).all()
-    assert (mirror <= 1).all()
-
-
-def test_multi_bounce_only_brightens_and_by_albedo() -> None:
-    """Fails when coefficients are swapped: black surroundings add nothing, white ones most, open and closed stay."""
-    visibility = torch.linspace(0, 1, 21)
-    black, white = (multi_bounce_visibility(visibility, torch.full((21, 3), a))[:, 0] for a in (0.0, 1.0))
-    torch.testing.assert_close(black, visibility, atol=0.09, rtol=0)
-    assert (white[1:-1] > visibility[1:-1] + 0.01).all()
-    torch.testing.assert_close(white[[0, -1]], torch.tensor([0.0, 1.0]), atol=1e-3, rtol=0)
-    exact = visibility / (1 - 0.5 * (1 - visibility))  # interreflection in a cavity of albedo 0.5
-    fitted = multi_bounce_visibility(visibility, torch.full((21, 3), 0.5))[:, 0]
-    torch.testing.assert_close(fitted, exact, atol=0.06, rtol=0)
 
 
 def test_unknown_option() -> None:

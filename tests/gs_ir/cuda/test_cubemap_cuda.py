@@ -44,6 +44,18 @@ def test_lookup_and_gradients(dtype: torch.dtype, count: int, sizes: list[int], 
 
 
 @DTYPES
+def test_directions_without_cotangent(dtype: torch.dtype) -> None:
+    """Fails when a skipped direction's gradient is left unwritten, or one with a single channel's is skipped."""
+    sizes = [16, 8, 2]
+    d, lod = _queries(300, len(sizes), dtype)
+    grad = torch.rand(300, 3, generator=torch.Generator().manual_seed(6), dtype=F64).to(dtype)
+    grad[::3] = 0
+    grad[1::3, :2] = 0
+    inputs = (grad, _texels(sizes, dtype), sizes, d, lod)
+    assert_agree(torch.ops.gs_ir.sample_cubemap_backward, inputs, **TOLERANCE[dtype])
+
+
+@DTYPES
 @pytest.mark.parametrize("sizes", [[16, 8, 8, 2, 1], [7], [33, 5]])
 def test_bordered_levels(dtype: torch.dtype, sizes: list[int]) -> None:
     """Fails when a border texel comes from the wrong face or level, or a lookup reads past its face; expected at most

@@ -108,6 +108,8 @@ class GBuffer:
     """[H, W]."""
     occlusion: Tensor | None = None
     """[H, W] ambient visibility: 1 = open."""
+    lobe_visibility: Tensor | None = None
+    """[H, W, 6] shares of diffuse and specular light (rgb each) that arrive, where shadows have directions."""
 
 
 def world_to_opengl_normals(normals_world: Tensor, camera: Camera) -> Tensor:

@@ -87,9 +87,11 @@ def probes_for(config: DictConfig, body: CanonicalBody) -> OcclusionProbes | Non
     digest = hashlib.sha256(content).hexdigest()[:12]
     path = paths.probes / f"occlusion_probes-{digest}.npz"
     if path.is_file():
-        _log.info("occlusion probes from %s", path)
-        return OcclusionProbes(load_probes(path))
-    if not branch.build_occ:
+        probes = OcclusionProbes(load_probes(path))
+        if probes.volumes.masks is not None or branch.occlusion != "directional" or not branch.build_occ:
+            _log.info("occlusion probes from %s", path)
+            return probes
+    elif not branch.build_occ:
         raise InputError(path, found="no probes of this mesh", expected="baked probes",
                          next_step="Set explicit_branch.build_occ=true; baking takes seconds.")  # fmt: skip
     volumes = bake_mesh(vertices, faces, body, **settings)

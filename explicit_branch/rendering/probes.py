@@ -25,7 +25,9 @@ __all__ = [
     "save_probes",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""Schema 1 has no masks: it knows ambient visibility only."""
 KIND = "occlusion-probes"
 
 
@@ -36,22 +38,21 @@ class Occlusion(str, Enum):
     AMBIENT = "ambient"
     """One visibility per point and normal, shared by all lights."""
     DIRECTIONAL = "directional"
-    """Visibility per direction."""
+    """Visibility per direction: shadows follow the light."""
 
     @classmethod
     def parse(cls, name: str) -> "Occlusion":
         """The mode called ``name``.
 
         Raises:
-            InputError: unknown, or not available yet.
+            InputError: unknown.
         """
-        available = [mode.value for mode in cls if mode is not cls.DIRECTIONAL]
+        available = [mode.value for mode in cls]
         if name not in available:
-            directional = name == cls.DIRECTIONAL.value
             raise InputError(
                 "occlusion",
-                found=f"{name!r}" + (", which is not available yet" if directional else ""),
-                expected=" or ".join(available),
+                found=f"{name!r}",
+                expected=", ".join(available[:-1]) + f" or {available[-1]}",
                 next_step="Use occlusion=ambient.",
             )
         return cls(name)
@@ -103,7 +104,8 @@ class OcclusionProbes:
     def state(self) -> dict:
         """Tensors and plain values, for a checkpoint."""
         volumes = self.volumes
-        tensors = {name: getattr(volumes, name).cpu() for name in _FIELDS}
+        names = _FIELDS if volumes.masks is None else (*_FIELDS, *_MASK_FIELDS)
+        tensors = {name: getattr(volumes, name).cpu() for name in names}
         return {"schema": SCHEMA, "kind": KIND, "cell": volumes.cell, **tensors}
 
     @classmethod
@@ -121,11 +123,12 @@ class OcclusionProbes:
                 expected=f"{KIND} of schema {SCHEMA}",
                 next_step="Bake the probes again from the canonical mesh.",
             )
-        tensors = {name: torch.as_tensor(state[name]) for name in _FIELDS}
+        tensors = {name: torch.as_tensor(state[name]) for name in (*_FIELDS, *_MASK_FIELDS) if name in state}
         return cls(ProbeVolumes(**tensors, cell=float(state["cell"])))
 
 
 _FIELDS = ("coefficients", "offsets", "origins", "shapes")
+_MASK_FIELDS = ("masks", "surface_points", "surface_masks")
 
 
 def save_probes(volumes: ProbeVolumes, path: str | Path) -> None:
@@ -161,7 +164,7 @@ def _problem(state: Mapping) -> str | None:
     """What is wrong with a stored state; None if nothing is."""
     if state.get("kind") != KIND:
         return f"content of kind {state.get('kind')!r}"
-    if state.get("schema") != SCHEMA:
+    if state.get("schema") not in READABLE:
         return f"schema {state.get('schema')!r}"
     missing = [name for name in (*_FIELDS, "cell") if name not in state]
     if missing:
@@ -170,6 +173,13 @@ def _problem(state: Mapping) -> str | None:
     consistent = shapes.ndim == 2 and offsets.shape == (len(shapes) + 1,) and origins.shape == shapes.shape
     if consistent:
         consistent = torch.equal(offsets.diff(), shapes.prod(1)) and coefficients.shape == (int(offsets[-1]), 9)
+    if any(name in state for name in _MASK_FIELDS):
+        missing = [name for name in _MASK_FIELDS if name not in state]
+        if missing:
+            return f"no {', '.join(missing)}"
+        masks, points, own = (torch.as_tensor(state[name]) for name in _MASK_FIELDS)
+        consistent = consistent and masks.shape == (len(coefficients), 2)
+        consistent = consistent and points.shape == (len(own), 3) and own.shape == (len(points), 2)
     if not consistent:
         return "arrays that do not belong together"
     return None

@@ -72,13 +72,16 @@ class RealTimeFrames:
         self._camera_key: tuple | None = None
 
     def serves(self, camera: Camera) -> bool:
-        """Whether frames of ``camera`` can be drawn so: a GPU with kernels, nothing learned moves the surfels."""
+        """Whether frames of ``camera`` can be drawn so: a GPU with kernels, nothing learned moves the surfels, and no
+        shadows with directions.
+        """
         avatar = self.avatar
         return (
             avatar.surfels.positions.is_cuda
             and not torch.is_grad_enabled()
             and has_kernel("draw_frame", "CUDA")
             and isinstance(avatar.deformation.non_rigid, Rigid)
+            and self.occlusion != "directional"
             and avatar.record.raster_rules.supersampling(camera) == 1
         )
 

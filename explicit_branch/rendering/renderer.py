@@ -18,6 +18,7 @@ from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import TRAINED, PosedSurfels
 from explicit_branch.rendering.appearance import View
 from explicit_branch.rendering.compositing import srgb_picture
+from explicit_branch.rendering.directional import DirectionalOcclusion
 from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.real_time import RealTimeFrames
 from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
@@ -33,8 +34,9 @@ SHADING_MODES = ("forward", "deferred")
 COMPOSITING_RULES = ("linear", "published")
 """``linear``: over the background in linear light. ``published``: forward shading in linear light, deferred in sRGB."""
 
-OCCLUSION_KINDS = ("none", "ambient", "own")
-"""``ambient``: visibility that all parts leave; ``own``: that the surfel's own part leaves, to look at."""
+OCCLUSION_KINDS = ("none", "ambient", "directional", "own")
+"""``ambient``: visibility that all parts leave; ``directional``: along each direction of the light; ``own``: that the
+surfel's own part leaves, to look at."""
 Timer = Callable[[str], AbstractContextManager]
 
 
@@ -107,6 +109,7 @@ class Renderer:
             raise ValueError(f"Renderer: occlusion {' | '.join(OCCLUSION_KINDS)} expected, found {occlusion!r}")
         self.avatar, self.occlusion, self.compositing = avatar, occlusion, compositing
         self.options = options or ShadingOptions()
+        self._directional = DirectionalOcclusion(avatar)
         self.real_time = RealTimeFrames(avatar, occlusion=occlusion, compositing=compositing, options=self.options)
 
     def picture(
@@ -181,7 +184,7 @@ class Renderer:
         avatar = self.avatar
         deferred = light is not None and shading == "deferred"
         posed, sight, surface = self._surface(
-            pose, camera, view, albedo_gain, timer, shaded=light is not None or gbuffer
+            pose, camera, view, albedo_gain, timer, light=light, shaded=light is not None or gbuffer
         )
         channels = surface.channels() if gbuffer or deferred else {}
         if light is not None and not deferred:
@@ -235,6 +238,7 @@ class Renderer:
         albedo_gain: Tensor | None,
         timer: Timer,
         *,
+        light: PrefilteredLight | None,
         shaded: bool,
     ) -> tuple[PosedSurfels, Sight, Surface]:
         """Posed surfels, how they are seen, and their surface properties; occlusion only where it is ``shaded``."""
@@ -244,12 +248,15 @@ class Renderer:
             posed = avatar.deformation(avatar.surfels, pose, view.iteration)
         sight = Sight.of(posed, camera)
         normals = oriented_normals(posed.normals, sight.to_viewer, self.options.normals, sight.cosine)
-        visibility = None
-        if shaded:
-            with timer("occlusion"):
+        visibility = shares = None
+        with timer("occlusion") if shaded else nullcontext():
+            if light is not None and self.occlusion == "directional" and avatar.probes is not None:
+                shares = self._directional.shares(posed, normals, sight, pose, light=light, options=self.options)
+                visibility, shares = shares[:, 0], shares[:, 1:]
+            elif shaded:
                 visibility = self._ambient_visibility(posed, normals, pose)
         material = avatar.surfels.material.scaled(albedo_gain)
-        return posed, sight, Surface(normals, sight.to_viewer, material, visibility)
+        return posed, sight, Surface(normals, sight.to_viewer, material, visibility, shares)
 
     def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
         probes, deformation = self.avatar.probes, self.avatar.deformation

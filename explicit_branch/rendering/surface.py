@@ -30,29 +30,37 @@ class Surface:
     material: SurfaceMaterial
     visibility: Tensor | None
     """[N] ambient visibility; None: open."""
+    lobe_visibility: Tensor | None = None
+    """[N, 6] shares of diffuse and specular light (rgb each) that arrive; they take the place of ``visibility``."""
 
     def channels(self) -> dict[str, Tensor]:
-        """Properties as raster channels [N, c] by name: ``PROPERTIES``."""
+        """Raster channels [N, c] by name: ``PROPERTIES``, and ``lobes`` where each has its visibility."""
         material = self.material
         visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
+        lobes = {} if self.lobe_visibility is None else {"lobes": self.lobe_visibility}
         return {
             "material": torch.cat([material.albedo, material.roughness[:, None], material.metallic[:, None]], 1),
             "normal": self.normals,
             "occlusion": visibility[:, None],
+            **lobes,
         }
 
     def shaded(self, light: PrefilteredLight, options: ShadingOptions) -> Shading:
         """Linear radiance [N, 3] towards the viewer."""
-        return shade(
+        lobes = shade(
             self.normals,
             self.to_viewer,
             albedo=self.material.albedo,
             roughness=self.material.roughness,
             metallic=self.material.metallic,
-            occlusion=self.visibility,
+            occlusion=self.visibility if self.lobe_visibility is None else None,
             light=light,
             options=replace(options, normals="given"),
         )
+        if self.lobe_visibility is None:
+            return lobes
+        diffuse, specular = self.lobe_visibility.split(3, -1)
+        return Shading(lobes.diffuse * diffuse, lobes.specular * specular)
 
 
 def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Camera) -> GBuffer:
@@ -70,6 +78,7 @@ def gather(images: dict[str, Tensor], alpha: Tensor, depth: Tensor, camera: Came
         roughness=roughness.squeeze(-1),
         metallic=metallic.squeeze(-1),
         occlusion=images["occlusion"].squeeze(-1) * per_coverage,
+        lobe_visibility=images["lobes"] * per_coverage[..., None] if "lobes" in images else None,
     )
 
 
@@ -84,8 +93,9 @@ def shade_pixels(buffer: GBuffer, camera: Camera, light: PrefilteredLight, optio
     inside = covered.nonzero(as_tuple=True)
     to_viewer = -camera.directions[inside]
     material = SurfaceMaterial(buffer.albedo[inside], buffer.roughness[inside], buffer.metallic[inside])
-    visibility = None if buffer.occlusion is None else buffer.occlusion[inside]
-    lobes = _shade(buffer.normal[inside], to_viewer, material, visibility, light, options)
+    visibility, shares = (None if x is None else x[inside] for x in (buffer.occlusion, buffer.lobe_visibility))
+    surface = Surface(buffer.normal[inside], to_viewer, material, visibility, shares)
+    lobes = _shade(surface, light, options)
     alpha = buffer.alpha[inside][:, None]
     empty = torch.zeros_like(buffer.normal)
     return Shading(*(empty.index_put(inside, lobe * alpha) for lobe in (lobes.diffuse, lobes.specular)))
@@ -100,14 +110,12 @@ def _shade_all(
     normals = torch.where(covered.reshape(-1, 1), buffer.normal.reshape(-1, 3), to_viewer)
     material = SurfaceMaterial(buffer.albedo.reshape(-1, 3), buffer.roughness.reshape(-1), buffer.metallic.reshape(-1))
     visibility = None if buffer.occlusion is None else buffer.occlusion.reshape(-1)
-    lobes = _shade(normals, to_viewer, material, visibility, light, options)
+    shares = None if buffer.lobe_visibility is None else buffer.lobe_visibility.reshape(-1, 6)
+    lobes = _shade(Surface(normals, to_viewer, material, visibility, shares), light, options)
     shape = buffer.normal.shape
     return Shading(*((lobe * weight).reshape(shape) for lobe in (lobes.diffuse, lobes.specular)))
 
 
-def _shade(
-    normals: Tensor, to_viewer: Tensor, material: SurfaceMaterial, visibility: Tensor | None,
-    light: PrefilteredLight, options: ShadingOptions,
-) -> Shading:  # fmt: skip
-    normals = oriented_normals(normals, to_viewer, options.normals)
-    return Surface(normals, to_viewer, material, visibility).shaded(light, options)
+def _shade(surface: Surface, light: PrefilteredLight, options: ShadingOptions) -> Shading:
+    normals = oriented_normals(surface.normals, surface.to_viewer, options.normals)
+    return replace(surface, normals=normals).shaded(light, options)

@@ -23,6 +23,7 @@ from explicit_branch.rendering.probes import (
 from gs_ir.bvh import any_hit, build_bvh
 from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes
 
+FIELDS = ("coefficients", "offsets", "origins", "shapes", "masks", "surface_points", "surface_masks")
 RADIUS = 0.045
 IDENTITY = torch.eye(4)[None, :3]
 
@@ -40,7 +41,9 @@ def _limb(turn: Tensor) -> tuple[Tensor, Tensor]:
 def _bake(vertices: Tensor, faces: Tensor, **options: float) -> ProbeVolumes:
     """All of the mesh as one part."""
     joint = torch.zeros(len(vertices), dtype=torch.int64)
-    return bake_probes(vertices, faces, joint, torch.zeros(24, dtype=torch.int64), **({"margin": 0.16} | options))
+    return bake_probes(
+        vertices, faces, joint, torch.zeros(24, dtype=torch.int64), **({"margin": 0.16, "places": 1000} | options)
+    )
 
 
 def _around_limb(turn: Tensor, gap: float, count: int = 500) -> tuple[Tensor, Tensor]:
@@ -133,7 +136,7 @@ def _two_limbs() -> tuple[Tensor, Tensor, Tensor]:
 def test_seam_between_two_parts_is_not_shaded() -> None:
     """Fails when a part shades the neighbour that continues it: a straight limb is open, across the seam too."""
     vertices, faces, joint = _two_limbs()
-    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 1]), margin=0.15)
+    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 1]), margin=0.15, places=1000)
     angle = torch.linspace(0, 6, 200)
     radial = torch.stack([0 * angle, angle.cos(), angle.sin()], -1)
     points = RADIUS * radial + torch.linspace(-0.12, 0.12, 200)[:, None] * torch.tensor([1.0, 0, 0])
@@ -157,7 +160,7 @@ def test_bent_limb_against_brute_force() -> None:
     Measured mean error 0.02 where the true mean occlusion is 0.13.
     """
     vertices, faces, joint = _two_limbs()
-    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 1]), margin=0.25)
+    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 1]), margin=0.25, places=1000)
     bend = torch.eye(4)
     bend[:3, :3] = axis_angle_to_matrix(torch.tensor([0.0, 0.0, 2.3]))
     world_from_part = torch.stack([torch.eye(4), bend])
@@ -195,7 +198,7 @@ def test_part_without_faces_is_open() -> None:
     """Fails when a part that the mesh lacks gives an empty lattice or a shadow."""
     vertices, faces = _limb(torch.eye(3))
     joint = torch.zeros(len(vertices), dtype=torch.int64)
-    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 2]), cell=0.1, directions=16)
+    volumes = bake_probes(vertices, faces, joint, torch.tensor([0, 2]), cell=0.1, directions=16, places=1000)
     points = torch.tensor([[0.05, 0.05, 0.05], [3.0, 0, 0]])
     found = query_other_probes(volumes, points, points, torch.zeros(2).long(), IDENTITY.expand(3, 3, 4))
     torch.testing.assert_close(found, torch.ones(2), atol=1e-3, rtol=0)
@@ -213,7 +216,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
     volumes = _small_volumes()
     save_probes(volumes, tmp_path / "deep" / "probes.npz")
     found = load_probes(tmp_path / "deep" / "probes.npz")
-    for name in ("coefficients", "offsets", "origins", "shapes"):
+    for name in FIELDS:
         assert torch.equal(getattr(found, name), getattr(volumes, name))
     assert found.cell == volumes.cell
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["probes.npz"]
@@ -224,7 +227,20 @@ def test_state_survives_a_checkpoint(tmp_path: Path) -> None:
     probes = OcclusionProbes(_small_volumes())
     torch.save(probes.state(), tmp_path / "state.pth")
     found = OcclusionProbes.from_state(torch.load(tmp_path / "state.pth", weights_only=True))
-    assert torch.equal(found.volumes.coefficients, probes.volumes.coefficients)
+    for name in FIELDS:
+        assert torch.equal(getattr(found.volumes, name), getattr(probes.volumes, name))
+
+
+def test_state_of_schema_one(tmp_path: Path) -> None:
+    """Fails when probes of earlier versions, which have no masks, cannot be read or written."""
+    state = OcclusionProbes(_small_volumes()).state()
+    bare = {k: v for k, v in state.items() if k not in ("masks", "surface_points", "surface_masks")} | {"schema": 1}
+    probes = OcclusionProbes.from_state(bare)
+    assert probes.to("cpu").volumes.masks is None
+    save_probes(probes.volumes, tmp_path / "probes.npz")
+    found = load_probes(tmp_path / "probes.npz")
+    assert found.masks is None
+    assert torch.equal(found.coefficients, probes.volumes.coefficients)
 
 
 def test_unusable_files(tmp_path: Path) -> None:
@@ -248,16 +264,19 @@ def test_unusable_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_probes(path)
     state = OcclusionProbes(_small_volumes()).state()
-    with pytest.raises(InputError, match="schema 2"):
-        OcclusionProbes.from_state(state | {"schema": 2})
+    with pytest.raises(InputError, match="schema 3"):
+        OcclusionProbes.from_state(state | {"schema": 3})
+    with pytest.raises(InputError, match="no surface_masks"):
+        OcclusionProbes.from_state({k: v for k, v in state.items() if k != "surface_masks"})
+    with pytest.raises(InputError, match="belong together"):
+        OcclusionProbes.from_state(state | {"masks": state["masks"][1:]})
     with pytest.raises(InputError, match="belong together"):
         OcclusionProbes.from_state(state | {"coefficients": state["coefficients"][:-1]})
 
 
 def test_occlusion_modes() -> None:
-    """Fails when directional occlusion is accepted before it exists, or a misspelled mode is."""
+    """Fails when a mode is not known, or a misspelled one is accepted."""
     assert Occlusion.parse("ambient") is Occlusion.AMBIENT
-    with pytest.raises(InputError, match="not available yet"):
-        Occlusion.parse("directional")
-    with pytest.raises(InputError, match="none or ambient"):
+    assert Occlusion.parse("directional") is Occlusion.DIRECTIONAL
+    with pytest.raises(InputError, match="none, ambient or directional"):
         Occlusion.parse("ambiant")

@@ -79,7 +79,8 @@ gs_ir::ShadingGradients shade_backward(
             texels, resolutions, level_roughness, light_from_world, table, rules, visibility.numel() > 0);
         const auto elements =
             gs_ir::surface_elements<scalar_t>(normals, to_viewer, albedo, roughness, metallic, visibility);
-        const auto kernel = fixed_light ? shade_backward_kernel<scalar_t, false> : shade_backward_kernel<scalar_t, true>;
+        const auto kernel =
+            fixed_light ? shade_backward_kernel<scalar_t, false> : shade_backward_kernel<scalar_t, true>;
         kernel<<<gs_ir::blocks_for(count, kThreads), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
             setup, elements, count, grad_diffuse.const_data_ptr<scalar_t>(),
             grad_specular.const_data_ptr<scalar_t>(), gs_ir::element_gradients<scalar_t>(grads),

@@ -1,4 +1,4 @@
-// Prefiltered light as kernels read it (see gs_ir/cubemap.py, PrefilteredLight): irradiance and radiance, with adjoints.
+// Prefiltered light (see gs_ir/cubemap.py) as kernels read it: irradiance and radiance, with adjoints.
 #pragma once
 
 #include "gs_ir/cubemap.h"

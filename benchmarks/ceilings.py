@@ -3,10 +3,11 @@
 The true mesh, posed, with its true normals, albedo and roughness is shaded by each model and compared with the
 path-traced test frames, so that the loss from shading is told apart from the loss from reconstruction. Models:
 
-none            no occlusion
-ambient_exact   one visibility per point, the cosine-weighted share of the sky that rays leave open
-ambient_probes  the same through the part-wise probes that the student uses
-exact           visibility along every one of 512 directions, for both lobes
+none                no occlusion
+ambient_exact       one visibility per point, the cosine-weighted share of the sky that rays leave open
+ambient_probes      the same through the part-wise probes that the student uses
+directional_probes  visibility along each of 127 directions, for both lobes, through the masks that the student uses
+exact               visibility along every one of 512 directions, for both lobes, by ray casting
 
 ``--geometry`` is an npz file with ``v`` [V, 3], ``f`` [F, 3], ``W`` [V, 24], ``J`` [24, 3], ``albedo`` [V, 3] linear
 and ``rough`` [V], at rest, as ``data.synthetic`` makes it; ``--data`` a folder in the RANA layout with a relit test
@@ -18,6 +19,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +38,12 @@ from core.frames import Frame
 from core.images import read_hdr, write_image
 from data.hdr import bundled_hdris
 from data.rana import RanaFrames
+from explicit_branch.rendering.directional import lobe_directions
 from explicit_branch.rendering.light import ImageLight
 from explicit_branch.rendering.probe_baking import bake_probes
-from explicit_branch.rendering.shading import Shading, ShadingOptions, dominant_direction, oriented_normals, shade
+from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals, shade
 from gs_ir.bvh import any_hit_fan, build_bvh, closest_hit
+from gs_ir.directional import lobe_visibility, own_masks
 from gs_ir.probes import ProbeVolumes, query_probes
 
 DIRECTIONS = 512
@@ -80,6 +84,8 @@ class Seen:
     roughness: Tensor
     ambient: Tensor
     """[N] visibility through the probes."""
+    shares: Callable[..., Tensor]
+    """[N, 7] shares of light through the masks: ``lobe_visibility`` at these points."""
     visible: Tensor
     """[N, DIRECTIONS] by ray casting."""
 
@@ -112,21 +118,24 @@ def see(subject: Subject, frame: Frame) -> Seen:
     to_viewer = -directions[hit]
     outward = normalize(at(vertex_normals(posed, subject.faces)), dim=-1)
     points, normals = at(posed), oriented_normals(outward, to_viewer)
-    part_of_joint = torch.tensor(PART_OF_JOINT, device=points.device)
+    parts = {
+        "own_part": torch.tensor(PART_OF_JOINT, device=points.device)[at(subject.weights).argmax(1)],
+        "part_from_world": rigid_inverse(from_rest[list(DRIVING_JOINTS)])[:, :3],
+    }
     ambient = query_probes(
         subject.probes,
         points,
         normals,
-        own_part=part_of_joint[at(subject.weights).argmax(1)],
         points_canonical=at(subject.vertices),
         normals_canonical=normalize(at(vertex_normals(subject.vertices, subject.faces)), dim=-1),
-        part_from_world=rigid_inverse(from_rest[list(DRIVING_JOINTS)])[:, :3],
+        **parts,
     )
+    masks = own_masks(subject.probes, at(subject.vertices))
+    shares = partial(lobe_visibility, subject.probes, points, normals, own_masks=masks, **parts)
     sky = fibonacci(DIRECTIONS).to(points)
     visible = ~any_hit_fan(bvh, points + OFFSET * normals, sky, 1e-3, REACH)
-    return Seen(
-        hit, points, normals, to_viewer, at(subject.albedo), at(subject.roughness[:, None])[:, 0], ambient, visible
-    )
+    albedo, roughness = at(subject.albedo), at(subject.roughness[:, None])[:, 0]
+    return Seen(hit, points, normals, to_viewer, albedo, roughness, ambient, shares, visible)
 
 
 def fibonacci(count: int) -> Tensor:
@@ -165,13 +174,27 @@ def ambient_exact(seen: Seen, light: ImageLight) -> Tensor:
     return shaded(seen, light, (seen.visible * cosine).sum(1) / cosine.sum(1)).total
 
 
+def specular_directions(seen: Seen) -> Tensor:
+    """Where the specular lobes [N, 3] point."""
+    return lobe_directions(seen.normals, seen.to_viewer, seen.roughness, GIVEN.lobe_direction)
+
+
+def directional_probes(seen: Seen, light: ImageLight) -> Tensor:
+    """Radiance [N, 3]."""
+    cells = light.prefiltered.cells()
+    shares = seen.shares(
+        light=(cells.directions, cells.energy), lobe_directions=specular_directions(seen), roughness=seen.roughness
+    )
+    lobes = shaded(seen, light, None)
+    return lobes.diffuse * shares[:, 1:4] + lobes.specular * shares[:, 4:]
+
+
 def exact(seen: Seen, light: ImageLight) -> Tensor:
     """Radiance [N, 3]: each lobe times the share of its light that is not blocked."""
     sky = fibonacci(DIRECTIONS).to(seen.normals)
     cells = cell_radiance(light, sky)
     cosine = (seen.normals @ sky.T).clamp_min(0)
-    mirrored = 2 * (seen.normals * seen.to_viewer).sum(-1, keepdim=True) * seen.normals - seen.to_viewer
-    half = (1 + dominant_direction(seen.normals, mirrored, seen.roughness) @ sky.T) / 2
+    half = (1 + specular_directions(seen) @ sky.T) / 2
     squared_alpha = (seen.roughness**4).clamp_min(4 / DIRECTIONS)[:, None]
     glossy = cosine / (half * (squared_alpha - 1) + 1).square()
     lobes = shaded(seen, light, None)
@@ -183,6 +206,7 @@ MODELS: dict[str, Callable[[Seen, ImageLight], Tensor]] = {
     "none": lambda seen, light: shaded(seen, light, None).total,
     "ambient_exact": ambient_exact,
     "ambient_probes": lambda seen, light: shaded(seen, light, seen.ambient).total,
+    "directional_probes": directional_probes,
     "exact": exact,
 }
 

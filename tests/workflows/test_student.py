@@ -1,6 +1,7 @@
 """Student stages from the configuration: train, continue, relight, time; and what bad input is told."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -12,9 +13,10 @@ from core.errors import InputError
 from core.images import read_image
 from explicit_branch.avatar import load_avatar
 from explicit_branch.ply import read_ply
+from explicit_branch.rendering.probes import load_probes, save_probes
 from explicit_branch.rendering.timing import StageTimer, summary
 from explicit_branch.settings import TrainingSettings
-from workflows.bake_occlusion import read_mesh
+from workflows.bake_occlusion import probes_for, read_mesh
 from workflows.build_student import training_settings
 from workflows.dataset_configs import CONFIG_FOLDER
 from workflows.measure_speed import measure, with_surfels
@@ -101,6 +103,32 @@ def test_occlusion_can_be_switched_off_by_the_published_key(student):
     opacity = read_image(student / "test-pose" / "opacity" / "opacity_c01_f000000.png")
     torch.testing.assert_close(occlusion, opacity, atol=1 / 255 + 1e-6, rtol=0)
     assert plain["forward"]["relit_psnr"] > 10
+
+
+def test_shadows_follow_the_light_where_asked_for(student):
+    """Fails when occlusion=directional is refused, changes nothing, or adds light."""
+    name = student / "test-pose" / "renders_pbr" / "render_pbr_c01_f000000.png"
+    images = {}
+    for kind in ("none", "ambient", "directional"):
+        relight(relit_config(student, f"explicit_branch.occlusion={kind}"))
+        images[kind] = read_image(name)
+    assert float((images["directional"] - images["ambient"]).abs().max()) > 2 / 255
+    assert float((images["directional"] - images["none"]).max()) < 2 / 255
+
+
+def test_probes_of_earlier_versions_are_baked_again_for_directions(student, tmp_path):
+    """Fails when a file without masks is taken for occlusion=directional, or thrown away for ambient visibility."""
+    config = compose("config_rana", "explicit_branch/dataset=rana_IA_subject_00_male", *SMALL,
+                     f"explicit_branch.exp_dir={tmp_path}", "explicit_branch.occlusion=directional")  # fmt: skip
+    body = load_avatar(student / "ckpt6.pth").body
+    assert probes_for(config, body).volumes.masks is not None
+    (path,) = tmp_path.glob("occlusion_probes-*.npz")
+    save_probes(replace(load_probes(path), masks=None, surface_points=None, surface_masks=None), path)
+    config.explicit_branch.occlusion = "ambient"
+    assert probes_for(config, body).volumes.masks is None
+    config.explicit_branch.occlusion = "directional"
+    assert probes_for(config, body).volumes.masks is not None
+    assert load_probes(path).masks is not None
 
 
 def test_speed_reports_stages_of_both_modes(student):

@@ -8,40 +8,35 @@ from torch import Tensor, nn
 
 from body_models.canonical import CanonicalBody
 from body_models.parts import DRIVING_JOINTS, part_of_points
+from core.camera import Camera
 from core.frames import BodyPose
-from core.rotation import quaternion_to_matrix
-from core.vectors import unit_and_length
 from explicit_branch.deformation.non_rigid import NonRigid, Offsets
 from explicit_branch.deformation.pose_correction import PoseCorrection
 from explicit_branch.deformation.rigid import SkinningWeights
 from explicit_branch.surfels import Surfels
+from gs_ir.posing import PosingRules, SeenSurfels, pose_surfels
 
 TRAINED = 1e9
 """The iteration of a finished training: every delayed module is at work."""
 
 
 @dataclass(frozen=True)
-class PosedSurfels:
-    """Surfels under one pose."""
+class PosedSurfels(SeenSurfels):
+    """Surfels under one pose, as one camera sees them."""
 
-    centers: Tensor
-    """[N, 3] world, metres."""
-    tangents_u: Tensor
-    """[N, 3] world; length = standard deviation in metres."""
-    tangents_v: Tensor
-    """[N, 3]."""
-    normals: Tensor
-    """[N, 3] unit, outward, world."""
-    areas: Tensor
-    """[N, 1] square metres: of the parallelogram of the tangents."""
     centers_canonical: Tensor
     """[N, 3] after non-rigid offsets."""
-    normals_canonical: Tensor
-    """[N, 3] unit, outward."""
-    world_from_canonical: Tensor
-    """[N, 3, 4] blended transforms."""
     offsets: Offsets | None
     """What the non-rigid module added."""
+    weights: Tensor
+    """[N, 24] of the skinning."""
+    bones: Tensor
+    """[24, 3, 4] canonical to world."""
+
+    @property
+    def world_from_canonical(self) -> Tensor:
+        """[N, 3, 4] blended transforms."""
+        return (self.weights @ self.bones.reshape(-1, 12)).reshape(-1, 3, 4)
 
 
 class Deformation(nn.Module):
@@ -91,7 +86,7 @@ class Deformation(nn.Module):
             bones = self.body.bone_transforms(pose)
             driving = torch.stack([bones[joint] for joint in DRIVING_JOINTS])
             inverse = driving[:, :3, :3].transpose(1, 2)
-            made = bones[:, :3], torch.cat([inverse, -inverse @ driving[:, :3, 3:]], -1)
+            made = bones[:, :3].contiguous(), torch.cat([inverse, -inverse @ driving[:, :3, 3:]], -1)
         if not bones.requires_grad:
             self._bones[pose] = made
         return made
@@ -100,40 +95,40 @@ class Deformation(nn.Module):
         """The pose that is rendered: of training frame ``frame_index``, or ``pose`` itself (None)."""
         return self.pose_correction(pose, frame_index, iteration)
 
-    def forward(self, surfels: Surfels, pose: BodyPose, iteration: float = TRAINED) -> PosedSurfels:
-        """Pose ``surfels``.
-
-        Centre and tangents are transformed by the blended 3 x 4 matrix itself, so a surfel stays in the plane that the
-        deformation gives it, and its normal is the cross product of its posed tangents.
+    def forward(
+        self,
+        surfels: Surfels,
+        pose: BodyPose,
+        camera: Camera,
+        *,
+        rules: PosingRules | None = None,
+        iteration: float = TRAINED,
+    ) -> PosedSurfels:
+        """Pose ``surfels`` and look at them.
 
         Args:
             surfels: in canonical space.
             pose: one pose (no batch), already corrected.
+            camera: from where they are seen.
+            rules: of normals and opacity; the default ones when not given.
             iteration: training iteration, for modules that start late.
         """
         offsets = self.non_rigid(surfels.positions, pose.axis_angles, iteration)
-        positions, scales, quaternions = surfels.positions, surfels.scales, surfels.quaternions
+        positions, log_scales, quaternions = surfels.positions, surfels.log_scales, surfels.quaternions
         if offsets is not None:
             positions = positions + offsets.position
-            scales = scales * offsets.log_scale.exp()
+            log_scales = log_scales + offsets.log_scale
             quaternions = quaternions + offsets.quaternion
-        weights = self.skinning_weights(surfels.positions)
-        transforms = (weights @ self.bones(pose).reshape(-1, 12)).reshape(-1, 3, 4)
-        linear, translation = transforms.split([3, 1], -1)
-        axis_u, axis_v, normals_canonical = quaternion_to_matrix(quaternions).unbind(-1)
-        scale_u, scale_v = scales.split(1, -1)
-        columns = torch.stack([axis_u * scale_u, axis_v * scale_v, positions], -1)
-        # Products of many 3 x 3 matrices are slow as such: one block of a GPU for each.
-        tangents_u, tangents_v, turned = (linear[..., None] * columns[:, None]).sum(2).unbind(-1)
-        normals, areas = unit_and_length(torch.linalg.cross(tangents_u, tangents_v), 1e-20)
-        return PosedSurfels(
-            centers=turned + translation.squeeze(-1),
-            tangents_u=tangents_u,
-            tangents_v=tangents_v,
-            normals=normals,
-            areas=areas,
-            centers_canonical=positions,
-            normals_canonical=normals_canonical,
-            world_from_canonical=transforms,
-            offsets=offsets,
+        weights, bones = self.skinning_weights(surfels.positions), self.bones(pose)
+        seen = pose_surfels(
+            positions,
+            log_scales,
+            quaternions,
+            surfels.opacity_logits,
+            weights=weights,
+            bones=bones,
+            camera_from_world=camera.camera_from_world,
+            intrinsics=camera.intrinsics,
+            rules=rules or PosingRules(),
         )
+        return PosedSurfels(**vars(seen), centers_canonical=positions, offsets=offsets, weights=weights, bones=bones)

@@ -13,14 +13,12 @@ from core.transfer import upload
 from core.vectors import unit
 from explicit_branch.deformation.deformation import PosedSurfels
 from explicit_branch.deformation.networks import mlp
-from explicit_branch.rendering.sight import Sight
 
 
 @dataclass(frozen=True)
 class View:
-    """From where, when and at which stage of training the surfels are seen."""
+    """When and at which stage of training the surfels are seen."""
 
-    sight: Sight
     frame_index: int | None = None
     """Row of per-frame latents; None for frames outside the training set."""
     generator: torch.Generator | None = None
@@ -52,8 +50,8 @@ class ReflectionHead(AppearanceHead):
         self.network = mlp(feature_dim + 3 + (sh_degree + 1) ** 2 - 1, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        normals, sight = posed.normals, view.sight
-        reflected = torch.addcmul(-sight.to_viewer, normals, sight.cosine, value=2)
+        normals = posed.normals
+        reflected = torch.addcmul(-posed.to_viewer, normals, posed.cosine, value=2)
         harmonics = eval_basis_cubic(reflected, self.sh_degree)[:, 1:]
         return self.network(torch.cat([features, normals, harmonics], -1)).sigmoid()
 
@@ -81,7 +79,7 @@ class CanonicalViewHead(AppearanceHead):
         self.network = mlp(inputs, 3, width=width, depth=depth)
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        directions = canonical_view_directions(posed, view.sight.to_viewer)
+        directions = canonical_view_directions(posed)
         if view.generator is not None:
             angles = (torch.rand(3, generator=view.generator) * 2 - 1) * self.JITTER
             directions = directions @ upload(axis_angle_to_matrix(angles), directions)
@@ -106,12 +104,12 @@ class SphericalHarmonicsHead(AppearanceHead):
         self.feature_dim = 3 * (sh_degree + 1) ** 2
 
     def forward(self, features: Tensor, posed: PosedSurfels, view: View) -> Tensor:
-        basis = eval_basis_cubic(canonical_view_directions(posed, view.sight.to_viewer), self.sh_degree)
+        basis = eval_basis_cubic(canonical_view_directions(posed), self.sh_degree)
         coefficients = features.reshape(features.shape[0], -1, 3)
         return ((basis[..., None] * coefficients).sum(1) + 0.5).clamp_min(0)
 
 
-def canonical_view_directions(posed: PosedSurfels, to_viewer: Tensor) -> Tensor:
+def canonical_view_directions(posed: PosedSurfels) -> Tensor:
     """Unit directions [N, 3] from the camera to each surfel, turned back into the canonical pose."""
     linear = posed.world_from_canonical[:, :, :3]
-    return unit(-(linear.transpose(1, 2) @ to_viewer[..., None]).squeeze(-1))
+    return unit(-(linear.transpose(1, 2) @ posed.to_viewer[..., None]).squeeze(-1))

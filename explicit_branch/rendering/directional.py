@@ -8,7 +8,6 @@ from core.frames import BodyPose
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import PosedSurfels
 from explicit_branch.rendering.shading import ShadingOptions
-from explicit_branch.rendering.sight import Sight
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.directional import lobe_visibility, own_masks
 from gs_ir.probes import ProbeVolumes
@@ -27,8 +26,6 @@ class DirectionalOcclusion:
     def shares(
         self,
         posed: PosedSurfels,
-        normals: Tensor,
-        sight: Sight,
         pose: BodyPose,
         *,
         light: PrefilteredLight,
@@ -37,9 +34,7 @@ class DirectionalOcclusion:
         """Shares [N, 7] of a uniform sky, of diffuse light (rgb) and of specular light (rgb). No gradient.
 
         Args:
-            posed: the surfels under ``pose``.
-            normals: [N, 3] unit, world, towards the viewer.
-            sight: how the camera sees them.
+            posed: the surfels under ``pose``, as the camera sees them.
             pose: one pose, no batch.
             light: the environment.
             options: rules of shading; they say where the specular lobe points.
@@ -50,7 +45,7 @@ class DirectionalOcclusion:
         avatar, deformation = self.avatar, self.avatar.deformation
         assert avatar.probes is not None
         cells = light.cells()
-        roughness = avatar.surfels.material.roughness
+        roughness, normals = avatar.surfels.material.roughness, posed.normals_to_viewer
         return lobe_visibility(
             avatar.probes.volumes,
             posed.centers,
@@ -59,7 +54,7 @@ class DirectionalOcclusion:
             own_masks=self._masks(avatar.probes.volumes),
             part_from_world=deformation.part_from_world(pose),
             light=(cells.directions, cells.energy),
-            lobe_directions=lobe_directions(normals, sight.to_viewer, roughness, options.lobe_direction),
+            lobe_directions=lobe_directions(normals, posed.to_viewer, roughness, options.lobe_direction),
             roughness=roughness,
         )
 

@@ -1,4 +1,4 @@
-"""One raster pass over every channel: opacity by footprint, supersampling, and pooling to the picture's pixels."""
+"""One raster pass over every channel: supersampling, and pooling to the picture's pixels."""
 
 from dataclasses import dataclass, replace
 from math import ceil
@@ -9,14 +9,9 @@ from torch.nn import functional
 
 from core.camera import Camera
 from explicit_branch.deformation.deformation import PosedSurfels
-from explicit_branch.rendering.sight import Sight
 from gs_ir.surfels import SurfelRaster, rasterize_surfels
 
 OPACITY_RULES = ("area", "published")
-BACK_FADE = 0.1
-"""Cosine past grazing at which a surfel seen from behind has faded out."""
-SCREEN_FILTER_VARIANCE = 0.5
-"""Squared pixels: the rasteriser's low-pass filter."""
 _POOLED = ("features", "alpha", "depth", "median_depth", "normal", "distortion")
 
 
@@ -42,8 +37,6 @@ class RasterRules:
 
 def draw(
     posed: PosedSurfels,
-    sight: Sight,
-    opacities: Tensor,
     channels: dict[str, Tensor],
     camera: Camera,
     *,
@@ -54,9 +47,7 @@ def draw(
     """Draw every channel at once.
 
     Args:
-        posed: surfels in world space.
-        sight: how ``camera`` sees them.
-        opacities: [N].
+        posed: surfels in world space, seen by ``camera`` under ``rules``.
         channels: surfel attributes [N, c] by name.
         camera: of the picture.
         rules: how surfels become pixels.
@@ -68,13 +59,11 @@ def draw(
     """
     scale = rules.supersampling(camera)
     fine = camera.resized(camera.width * scale, camera.height * scale)
-    if rules.opacity_rule == "area":
-        opacities = opacities * footprint_factor(posed.areas, sight, fine)
     raster = rasterize_surfels(
         posed.centers,
         posed.tangents_u,
         posed.tangents_v,
-        opacities,
+        posed.opacities,
         torch.cat(list(channels.values()), -1) if channels else posed.centers[:, :0],
         camera_from_world=fine.camera_from_world,
         intrinsics=fine.intrinsics,
@@ -87,19 +76,6 @@ def draw(
         raster = replace(raster, **{name: _pooled(getattr(raster, name), scale) for name in _POOLED})
     pieces = raster.features.split([c.shape[-1] for c in channels.values()], -1)
     return raster, dict(zip(channels, pieces, strict=True))
-
-
-def footprint_factor(areas: Tensor, sight: Sight, camera: Camera) -> Tensor:
-    """Factor [N] on opacity that keeps a surfel's coverage when the screen filter spreads it over more pixels.
-
-    The projected disc has the size (f / z)^2 |t_u x t_v| |cos|; where that is below the filter's, the filter draws in
-    its place and would cover too much (the normalisation of EWA splatting, Zwicker et al. 2001; Mip-Splatting, Yu et
-    al. 2024). Without it a closed surface grows by the filter's width at every silhouette, because blending saturates.
-    Surfels turned away fade out: on a closed surface they are hidden, except beside the silhouette.
-    """
-    focal = camera.intrinsics[0, 0] * camera.intrinsics[1, 1] / SCREEN_FILTER_VARIANCE
-    coverage = focal * areas * sight.cosine.abs() / sight.distance.square()
-    return (coverage.clamp_max(1) * (sight.cosine / BACK_FADE + 1).clamp(0, 1)).squeeze(-1)
 
 
 def _pooled(image: Tensor, scale: int) -> Tensor:

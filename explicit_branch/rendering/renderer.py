@@ -21,12 +21,12 @@ from explicit_branch.rendering.compositing import srgb_picture
 from explicit_branch.rendering.directional import DirectionalOcclusion
 from explicit_branch.rendering.raster_pass import draw
 from explicit_branch.rendering.real_time import RealTimeFrames
-from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_normals
-from explicit_branch.rendering.sight import Sight
+from explicit_branch.rendering.shading import Shading, ShadingOptions
 from explicit_branch.rendering.surface import ALPHA_FLOOR, PROPERTIES, Surface, gather, shade_pixels
 from explicit_branch.surfels import SurfaceMaterial
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.frame import FrameImages
+from gs_ir.posing import PosingRules
 from gs_ir.probes import query_own_probes
 from gs_ir.surfels import SurfelRaster
 
@@ -183,7 +183,7 @@ class Renderer:
         view = training or TrainingView()
         avatar = self.avatar
         deferred = light is not None and shading == "deferred"
-        posed, sight, surface = self._surface(
+        posed, surface = self._surface(
             pose, camera, view, albedo_gain, timer, light=light, shaded=light is not None or gbuffer
         )
         channels = surface.channels() if gbuffer or deferred else {}
@@ -191,12 +191,10 @@ class Renderer:
             with timer("shading"):
                 channels["radiance"] = surface.shaded(light, self.options).total
         if colour:
-            channels |= self._colour_channels(posed, sight, view)
+            channels |= self._colour_channels(posed, view)
         with timer("rasterisation"):
             raster, images = draw(
                 posed,
-                sight,
-                avatar.surfels.opacities,
                 channels,
                 camera,
                 rules=avatar.record.raster_rules,
@@ -240,45 +238,48 @@ class Renderer:
         *,
         light: PrefilteredLight | None,
         shaded: bool,
-    ) -> tuple[PosedSurfels, Sight, Surface]:
-        """Posed surfels, how they are seen, and their surface properties; occlusion only where it is ``shaded``."""
+    ) -> tuple[PosedSurfels, Surface]:
+        """Posed surfels and their surface properties; occlusion only where it is ``shaded``."""
         avatar = self.avatar
         with timer("skinning"):
             pose = avatar.deformation.corrected(pose, view.frame_index, view.iteration)
-            posed = avatar.deformation(avatar.surfels, pose, view.iteration)
-        sight = Sight.of(posed, camera)
-        normals = oriented_normals(posed.normals, sight.to_viewer, self.options.normals, sight.cosine)
+            rules = self._posing_rules(camera)
+            posed = avatar.deformation(avatar.surfels, pose, camera, rules=rules, iteration=view.iteration)
         visibility = shares = None
         with timer("occlusion") if shaded else nullcontext():
             if light is not None and self.occlusion == "directional" and avatar.probes is not None:
-                shares = self._directional.shares(posed, normals, sight, pose, light=light, options=self.options)
+                shares = self._directional.shares(posed, pose, light=light, options=self.options)
                 visibility, shares = shares[:, 0], shares[:, 1:]
             elif shaded:
-                visibility = self._ambient_visibility(posed, normals, pose)
+                visibility = self._ambient_visibility(posed, pose)
         material = avatar.surfels.material.scaled(albedo_gain)
-        return posed, sight, Surface(normals, sight.to_viewer, material, visibility, shares)
+        return posed, Surface(posed.normals_to_viewer, posed.to_viewer, material, visibility, shares)
 
-    def _ambient_visibility(self, posed: PosedSurfels, normals: Tensor, pose: BodyPose) -> Tensor:
+    def _posing_rules(self, camera: Camera) -> PosingRules:
+        raster = self.avatar.record.raster_rules
+        return PosingRules(self.options.normals, raster.opacity_rule == "area", raster.supersampling(camera))
+
+    def _ambient_visibility(self, posed: PosedSurfels, pose: BodyPose) -> Tensor:
         probes, deformation = self.avatar.probes, self.avatar.deformation
         if probes is None or self.occlusion == "none":
-            return torch.ones_like(normals[:, 0])
+            return torch.ones_like(posed.opacities)
         own_part = deformation.parts(self.avatar.surfels)
         if self.occlusion == "own":
             return query_own_probes(probes.volumes, posed.centers_canonical, posed.normals_canonical, own_part)
         with torch.no_grad():
             return probes.query(
                 posed.centers,
-                normals,
+                posed.normals_to_viewer,
                 own_part=own_part,
                 points_canonical=posed.centers_canonical,
                 normals_canonical=posed.normals_canonical,
                 part_from_world=deformation.part_from_world(pose),
             )
 
-    def _colour_channels(self, posed: PosedSurfels, sight: Sight, view: TrainingView) -> dict[str, Tensor]:
-        seen = View(sight, view.frame_index, view.generator)
+    def _colour_channels(self, posed: PosedSurfels, view: TrainingView) -> dict[str, Tensor]:
+        seen = View(view.frame_index, view.generator)
         colour = self.avatar.appearance(self.avatar.surfels.features, posed, seen)
-        return {"colour": colour, "facing": -sight.cosine}
+        return {"colour": colour, "facing": -posed.cosine}
 
     def _composited(self, radiance: Tensor | None, alpha: Tensor, background: float, deferred: bool) -> Tensor | None:
         if radiance is None:

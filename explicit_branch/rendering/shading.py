@@ -121,15 +121,14 @@ def shade(
     return Shading(diffuse, specular)
 
 
-def oriented_normals(normals: Tensor, view_dirs: Tensor, rule: str = "visible", cosine: Tensor | None = None) -> Tensor:
+def oriented_normals(normals: Tensor, view_dirs: Tensor, rule: str = "visible") -> Tensor:
     """Unit ``normals`` [..., 3] made to face the viewer by ``rule`` (see ``ShadingOptions.normals``).
 
-    ``visible``: n - min(n.v, 0) v, normalised; continuous in the view, unlike a flip. ``cosine`` [..., 1] is n.v, where
-    it is at hand.
+    ``visible``: n - min(n.v, 0) v, normalised; continuous in the view, unlike a flip.
     """
     if rule == "given":
         return normals
-    cosine = (normals * view_dirs).sum(-1, keepdim=True) if cosine is None else cosine
+    cosine = (normals * view_dirs).sum(-1, keepdim=True)
     if rule == "published":
         return torch.where(cosine < PUBLISHED_FLIP_COSINE, -normals, normals)
     return unit(torch.addcmul(normals, cosine.clamp_max(0), view_dirs, value=-1))

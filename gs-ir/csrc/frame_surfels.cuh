@@ -2,20 +2,18 @@
 #pragma once
 
 #include "frame.cuh"
+#include "gs_ir/posing.h"
 
 namespace gs_ir {
 
-constexpr float kScreenFilterVariance = 0.5f;  // squared pixels
-constexpr float kBackFade = 0.1f;              // cosine past grazing at which a surfel seen from behind is gone
-constexpr float kProbeShift = 1e-4f;           // metres along the normal
+constexpr float kProbeShift = 1e-4f;  // metres along the normal
 
 __device__ inline void derive_camera(const FrameView& view, FrameSetup& out) {
     const float *k = view.intrinsics, *e = view.camera_from_world;
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 4; ++j)
             out.screen_from_world[4 * i + j] = k[3 * i] * e[j] + k[3 * i + 1] * e[4 + j] + k[3 * i + 2] * e[8 + j];
-        out.camera_position[i] = -(e[i] * e[3] + e[4 + i] * e[7] + e[8 + i] * e[11]);
-    }
+    store3(out.camera_position, camera_center(e));
     float inverse[9];
     invert3(k, inverse);
     for (int i = 0; i < 3; ++i)
@@ -53,17 +51,6 @@ static __global__ void set_up_frame(const FrameView* view, Skeleton skeleton, Fr
     }
 }
 
-// Factor on opacity that keeps coverage under the screen filter, zero for a surfel turned away
-// (explicit_branch/rendering/raster_pass.py).
-__device__ inline float footprint_factor(
-    Vec3<float> crossed, Vec3<float> to_camera, const float* intrinsics) {
-    const float squared = dot(to_camera, to_camera), area = length(crossed);
-    const float cosine = dot(crossed, to_camera) / maximum(area, 1e-20f) * rsqrtf(squared);
-    const float coverage =
-        intrinsics[0] * intrinsics[4] * area * fabsf(cosine) / (squared * kScreenFilterVariance);
-    return minimum(coverage, 1.0f) * clamp(cosine / kBackFade + 1.0f, 0.0f, 1.0f);
-}
-
 struct SurfelOutputs {
     TileSurfel<float>* surfels;
     int32_t* boxes;
@@ -71,12 +58,7 @@ struct SurfelOutputs {
 };
 
 __device__ inline SurfelFrame<float> posed_surfel(const RestSurfels& rest, int64_t i, const Transform<float>* bones) {
-    Transform<float> blended = {};
-    for (int j = 0; j < kJoints; ++j) {
-        const float weight = rest.weights[kJoints * i + j];
-        if (weight == 0.0f) continue;
-        for (int k = 0; k < 12; ++k) blended.m[k] += weight * bones[j].m[k];
-    }
+    const Transform<float> blended = blend_bones(rest.weights + kJoints * i, bones, kJoints);
     return {blended.apply(load3(rest.centers + 3 * i)), blended.rotate(load3(rest.tangents_u + 3 * i)),
             blended.rotate(load3(rest.tangents_v + 3 * i))};
 }
@@ -106,10 +88,9 @@ __global__ void __launch_bounds__(128) prepare_surfels(
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= rest.count) return;
     const SurfelFrame<float> posed = posed_surfel(rest, i, bones);
-    const Vec3<float> to_camera = load3(setup->camera_position) - posed.center;
-    const Vec3<float> crossed = cross(posed.tangent_u, posed.tangent_v);
+    const SurfelSight<float> sight = see_surfel(posed, load3(setup->camera_position));
     float opacity = rest.opacities[i];
-    if (rules.area_opacity) opacity *= footprint_factor(crossed, to_camera, view->intrinsics);
+    if (rules.area_opacity) opacity *= footprint_factor(sight, view->intrinsics[0] * view->intrinsics[4]);
     const ProjectedSurfel<float> p = project_surfel(
         posed.center, posed.tangent_u, posed.tangent_v, opacity, setup->screen_from_world, rules.width, rules.height);
     store_box(out.boxes + 4 * i, p.box);
@@ -118,8 +99,8 @@ __global__ void __launch_bounds__(128) prepare_surfels(
     out.surfels[i] = tile_surfel(p.transform, opacity, out.boxes + 4 * i);
 
     SurfaceElement<float> s;
-    s.to_viewer = normalized(to_camera);
-    s.normal = oriented_normal(normalized(crossed, 1e-20f), s.to_viewer, rules.shading.normals);
+    s.to_viewer = sight.to_viewer;
+    s.normal = oriented_normal(sight.normal, sight.to_viewer, rules.shading.normals);
     s.albedo = multiplied(load3(rest.material + 5 * i), load3(view->albedo_gain));
     s.roughness = rest.material[5 * i + 3];
     s.metallic = rest.material[5 * i + 4];

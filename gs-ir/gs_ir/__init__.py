@@ -25,6 +25,7 @@ from gs_ir.light_cells import LightCells
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
+from gs_ir.posing import PosingRules, SeenSurfels, pose_surfels
 from gs_ir.prefiltering import prefilter
 from gs_ir.probes import ProbeVolumes, query_other_probes, query_own_probes, query_probes
 from gs_ir.shading import LobeRules, shade
@@ -43,10 +44,12 @@ __all__ = [
     "Hits",
     "LightCells",
     "LobeRules",
+    "PosingRules",
     "PrefilteredLight",
     "ProbeVolumes",
     "RaySamples",
     "SeedGrid",
+    "SeenSurfels",
     "SurfelRaster",
     "TriangleBvh",
     "accumulate",
@@ -66,6 +69,7 @@ __all__ = [
     "lobe_visibility",
     "march",
     "nearest_neighbours",
+    "pose_surfels",
     "prefilter",
     "project_surfels",
     "query_other_probes",

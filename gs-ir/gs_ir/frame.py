@@ -13,8 +13,8 @@ from torch import Tensor
 from gs_ir._library import define
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.probes import ProbeVolumes
+from gs_ir.reference.posing import NORMAL_RULES
 
-NORMAL_RULES = ("visible", "published", "given")
 VIEW_NUMBERS = 109
 """Length of ``pack_view``'s result."""
 RADIANCE = slice(0, 3)

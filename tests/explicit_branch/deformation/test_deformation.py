@@ -11,36 +11,36 @@ from explicit_branch.deformation.pose_correction import FrameOffsets
 NON_RIGID = "explicit_branch.deformation.non_rigid."
 
 
-def test_tangents_are_the_images_of_canonical_tangents(avatar, pose_of):
+def test_tangents_are_the_images_of_canonical_tangents(avatar, camera, pose_of):
     """Fails when tangents are rotated by a re-orthonormalised frame instead of the blended transform itself."""
     deformation, surfels, pose = avatar.deformation, avatar.surfels, pose_of(0.4)
     with torch.no_grad():
-        here = deformation(surfels, pose)
+        here = deformation(surfels, pose, camera)
         step = 1e-2
         tangents = surfels.rotations[:, :, 0] * surfels.scales[:, :1]
         surfels.positions += step * tangents
-        there = deformation(surfels, pose)  # the weights stay cached, as within one step of training
+        there = deformation(surfels, pose, camera)  # the weights stay cached, as within one step of training
     torch.testing.assert_close((there.centers - here.centers) / step, here.tangents_u, atol=2e-4, rtol=0)
     dots = (here.normals * here.tangents_u).sum(-1), (here.normals * here.tangents_v).sum(-1)
     assert max(float(d.abs().max()) for d in dots) < 1e-6
 
 
-def test_normals_point_outwards(avatar, pose_of):
+def test_normals_point_outwards(avatar, camera, pose_of):
     """Fails when a mirrored frame or a transposed transform turns normals inside."""
     with torch.no_grad():
-        posed = avatar.deformation(avatar.surfels, pose_of(0.0, lean=0.0))
+        posed = avatar.deformation(avatar.surfels, pose_of(0.0, lean=0.0), camera)
     torso = avatar.deformation.parts(avatar.surfels) == 8
     middle = posed.centers[torso].mean(0)
     outward = ((posed.centers[torso] - middle)[:, [0, 2]] * posed.normals[torso][:, [0, 2]]).sum(-1)
     assert float((outward > 0).float().mean()) > 0.9
 
 
-def test_rigid_motion_of_the_root_moves_everything_rigidly(avatar, pose_of):
+def test_rigid_motion_of_the_root_moves_everything_rigidly(avatar, camera, pose_of):
     """Fails when the translation is blended or the root's rotation is applied twice."""
     pose = pose_of(0.3)
     moved = BodyPose(pose.global_orient, pose.body_pose, pose.transl + torch.tensor([0.1, -0.2, 0.5]))
     with torch.no_grad():
-        a, b = avatar.deformation(avatar.surfels, pose), avatar.deformation(avatar.surfels, moved)
+        a, b = (avatar.deformation(avatar.surfels, chosen, camera) for chosen in (pose, moved))
     torch.testing.assert_close(
         b.centers - a.centers, torch.tensor([0.1, -0.2, 0.5]).expand_as(a.centers), atol=1e-5, rtol=0
     )

@@ -6,7 +6,6 @@ import torch
 from core.errors import InputError
 from explicit_branch.components import build
 from explicit_branch.rendering.appearance import View, canonical_view_directions
-from explicit_branch.rendering.sight import Sight
 
 HEADS = {
     "ReflectionHead": {},
@@ -20,10 +19,9 @@ def test_every_head_gives_colours_with_gradients(avatar, camera, pose_of, name):
     """Fails when an option of the texture group cannot run, or its features get no gradient."""
     head = build({"_target_": f"explicit_branch.rendering.appearance.{name}", **HEADS[name]}, frames=3)
     features = torch.randn(len(avatar.surfels), head.feature_dim, requires_grad=True)
-    posed = avatar.deformation(avatar.surfels, pose_of(0.2))
-    sight = Sight.of(posed, camera)
+    posed = avatar.deformation(avatar.surfels, pose_of(0.2), camera)
     for frame_index in (1, None):
-        view = View(sight, frame_index, torch.Generator().manual_seed(0))
+        view = View(frame_index, torch.Generator().manual_seed(0))
         colours = head(features, posed, view)
         assert colours.shape == (len(avatar.surfels), 3)
         assert float(colours.detach().min()) >= 0
@@ -37,8 +35,8 @@ def test_spherical_harmonics_constant(avatar, camera, pose_of):
     features = torch.zeros(len(avatar.surfels), 16, 3)
     features[:, 0] = torch.tensor([0.1, 0.2, 0.3])
     with torch.no_grad():
-        posed = avatar.deformation(avatar.surfels, pose_of(0.2))
-        colours = head(features.flatten(1), posed, View(Sight.of(posed, camera)))
+        posed = avatar.deformation(avatar.surfels, pose_of(0.2), camera)
+        colours = head(features.flatten(1), posed, View())
     expected = 0.5 + torch.tensor([0.1, 0.2, 0.3]) * 0.28209479
     torch.testing.assert_close(colours, expected.expand_as(colours))
 
@@ -47,8 +45,8 @@ def test_spherical_harmonics_constant(avatar, camera, pose_of):
 def test_canonical_directions_follow_the_body(avatar, camera, pose_of):
     """Fails when the view is not turned back into the canonical pose."""
     pose = pose_of(0.0)
-    posed = avatar.deformation(avatar.surfels, pose)
-    directions = canonical_view_directions(posed, Sight.of(posed, camera).to_viewer)
+    posed = avatar.deformation(avatar.surfels, pose, camera)
+    directions = canonical_view_directions(posed)
     # Upright in OpenCV axes is half a turn about x: the camera looks along canonical -z.
     torso = avatar.deformation.parts(avatar.surfels) == 8
     assert float(directions[torso][:, 2].mean()) < -0.9

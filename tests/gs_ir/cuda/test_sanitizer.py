@@ -24,6 +24,7 @@ CASES = [
     "test_marching_cuda.py::test_render_weights[plain-63-2-dtype0]",
     "test_nearest_cuda.py::test_distances[plain-1000-1-dtype0]",
     "test_packed_cuda.py::test_accumulate[plain-700]",
+    "test_posing_cuda.py::test_pose_surfels[plain-visible-127-dtype1]",
     "test_probes_cuda.py::test_other_visibility[plain-31-4-False-dtype0]",
     "test_probes_cuda.py::test_own_visibility[plain-31-4-dtype0]",
     "test_surfels_cuda.py::test_drawing_and_gradients[plain-5-300-scale1-size1]",

@@ -137,3 +137,13 @@ def test_full_lists_grow_and_are_reported(avatar, sky, pose_of, caplog):
     assert "lacks some" in caplog.text or int(
         renderer.real_time._graphs[next(iter(renderer.real_time._graphs))].written
     )
+
+
+def test_shadows_with_directions_are_drawn_step_by_step(avatar, pose_of, sky):
+    """Fails when the operator of frames takes occlusion=directional and draws ambient visibility."""
+    with torch.no_grad():
+        renderer = Renderer(avatar, occlusion="directional")
+        assert not renderer.real_time.serves(_camera())
+        assert Renderer(avatar).real_time.serves(_camera())
+        picture = renderer.picture(pose_of(0.3).to("cuda"), _camera().to("cuda"), sky)
+    assert picture.image.isfinite().all()

@@ -45,6 +45,7 @@ from explicit_branch.rendering.shading import Shading, ShadingOptions, oriented_
 from gs_ir.bvh import any_hit_fan, build_bvh, closest_hit
 from gs_ir.directional import lobe_visibility, own_masks
 from gs_ir.probes import ProbeVolumes, query_probes
+from gs_ir.sphere import fibonacci_directions
 
 DIRECTIONS = 512
 SUPERSAMPLING = 2
@@ -132,23 +133,15 @@ def see(subject: Subject, frame: Frame) -> Seen:
     )
     masks = own_masks(subject.probes, at(subject.vertices))
     shares = partial(lobe_visibility, subject.probes, points, normals, own_masks=masks, **parts)
-    sky = fibonacci(DIRECTIONS).to(points)
+    sky = fibonacci_directions(DIRECTIONS, device=points.device)
     visible = ~any_hit_fan(bvh, points + OFFSET * normals, sky, 1e-3, REACH)
     albedo, roughness = at(subject.albedo), at(subject.roughness[:, None])[:, 0]
     return Seen(hit, points, normals, to_viewer, albedo, roughness, ambient, shares, visible)
 
 
-def fibonacci(count: int) -> Tensor:
-    """[count, 3] unit directions, one per equal share of the sphere."""
-    index = torch.arange(count, dtype=torch.float64)
-    height = 1 - (2 * index + 1) / count
-    angle, radius = index * math.pi * (3 - math.sqrt(5)), (1 - height.square()).sqrt()
-    return torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1).float()
-
-
 def cell_radiance(light: ImageLight, sky: Tensor) -> Tensor:
     """Mean radiance [D, 3] of the light over the directions nearest to each of ``sky`` [D, 3]."""
-    fine = fibonacci(len(sky) * CELL_SAMPLES).to(sky)
+    fine = fibonacci_directions(len(sky) * CELL_SAMPLES, device=sky.device)
     nearest = (fine @ sky.T).argmax(1)
     total = torch.zeros_like(sky).index_add_(0, nearest, light.radiance(fine))
     return total / torch.bincount(nearest, minlength=len(sky))[:, None]
@@ -170,7 +163,7 @@ def shaded(seen: Seen, light: ImageLight, occlusion: Tensor | None) -> Shading:
 
 def ambient_exact(seen: Seen, light: ImageLight) -> Tensor:
     """Radiance [N, 3]."""
-    cosine = (seen.normals @ fibonacci(DIRECTIONS).to(seen.normals).T).clamp_min(0)
+    cosine = (seen.normals @ fibonacci_directions(DIRECTIONS, device=seen.normals.device).T).clamp_min(0)
     return shaded(seen, light, (seen.visible * cosine).sum(1) / cosine.sum(1)).total
 
 
@@ -191,7 +184,7 @@ def directional_probes(seen: Seen, light: ImageLight) -> Tensor:
 
 def exact(seen: Seen, light: ImageLight) -> Tensor:
     """Radiance [N, 3]: each lobe times the share of its light that is not blocked."""
-    sky = fibonacci(DIRECTIONS).to(seen.normals)
+    sky = fibonacci_directions(DIRECTIONS, device=seen.normals.device)
     cells = cell_radiance(light, sky)
     cosine = (seen.normals @ sky.T).clamp_min(0)
     half = (1 + specular_directions(seen) @ sky.T) / 2

@@ -39,18 +39,6 @@ def measure(function: Callable[[], object], *, warmup: int = 20, repeats: int = 
     return {"median_ms": statistics.median(times), "p90_ms": sorted(times)[int(0.9 * (repeats - 1))]}
 
 
-def wall_per_call(function: Callable[[], object], *, warmup: int = 20, repeats: int = 1000) -> float:
-    """Milliseconds per call of ``repeats`` calls one after another, by the wall clock."""
-    for _ in range(warmup):
-        function()
-    _wait()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    _wait()
-    return (time.perf_counter() - start) / repeats * 1000
-
-
 def busy(function: Callable[[], object], *, repeats: int = 20) -> float | None:
     """GPU milliseconds per call under the profiler; None without a GPU."""
     kernels = busy_by_kernel(function, repeats=repeats)

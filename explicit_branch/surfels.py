@@ -32,6 +32,11 @@ class SurfaceMaterial:
     metallic: Tensor
     """[N]."""
 
+    @property
+    def stacked(self) -> Tensor:
+        """[N, 5] albedo, roughness, metallic."""
+        return torch.cat([self.albedo, self.roughness[:, None], self.metallic[:, None]], 1)
+
     def scaled(self, albedo_gain: Tensor | None) -> "SurfaceMaterial":
         """The material with its albedo multiplied by a gain [3] (None: unchanged)."""
         if albedo_gain is None:

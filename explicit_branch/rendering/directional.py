@@ -7,6 +7,7 @@ from core.errors import InputError
 from core.frames import BodyPose
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import PosedSurfels
+from explicit_branch.rendering.changes import same, versions
 from explicit_branch.rendering.shading import ShadingOptions
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.directional import lobe_visibility, own_masks
@@ -62,9 +63,8 @@ class DirectionalOcclusion:
         """Own masks [N, 2] of the surfels."""
         require_masks(volumes)
         positions = self.avatar.surfels.positions
-        version = 0 if positions.is_inference() else positions._version
-        kept, key = self._kept_for, (volumes, positions, version)
-        if kept is None or kept[0] is not volumes or kept[1] is not positions or kept[2] != version:
+        key = (volumes, *versions(positions))
+        if not same(key, self._kept_for):
             self._own_masks, self._kept_for = own_masks(volumes, positions), key
         assert self._own_masks is not None
         return self._own_masks

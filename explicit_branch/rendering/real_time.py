@@ -13,7 +13,8 @@ from core.camera import Camera
 from core.frames import BodyPose
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.non_rigid import Rigid
-from explicit_branch.rendering.shading import ShadingOptions, split_sum
+from explicit_branch.rendering.changes import same, versions
+from explicit_branch.rendering.shading import ShadingOptions
 from gs_ir import has_kernel
 from gs_ir.cubemap import PrefilteredLight
 from gs_ir.frame import (
@@ -28,6 +29,7 @@ from gs_ir.frame import (
     pack_pose,
 )
 from gs_ir.probes import ProbeVolumes, query_own_probes
+from gs_ir.shading import split_sum
 
 POSE_NUMBERS = 75
 SPARE_CAPACITY = 2
@@ -111,8 +113,8 @@ class RealTimeFrames:
 
     def _prepare_avatar(self) -> None:
         avatar = self.avatar
-        state = (avatar.probes, *_versions(*avatar.surfels.parameters()))
-        if _same(state, self._prepared_for):
+        state = (avatar.probes, *versions(*avatar.surfels.parameters()))
+        if same(state, self._prepared_for):
             return
         with torch.inference_mode(False), torch.no_grad():
             self._surfels, self._probes = rest_surfels(avatar, self.occlusion)
@@ -138,8 +140,8 @@ class RealTimeFrames:
         self, camera: Camera, light: PrefilteredLight, background: float, albedo_gain: Tensor | None
     ) -> None:
         tensors = (camera.intrinsics, camera.camera_from_world, light.light_from_world, albedo_gain)
-        key = (background, *_versions(*tensors))
-        if _same(key, self._camera_key):
+        key = (background, *versions(*tensors))
+        if same(key, self._camera_key):
             return
         numbers = pack_camera(camera.intrinsics, camera.camera_from_world, light, background, albedo_gain)
         self._view[POSE_NUMBERS:].copy_(numbers, non_blocking=True)
@@ -165,12 +167,12 @@ class RealTimeFrames:
         return self._graphs[kind]
 
     def _frame(self, kind: FrameKind, capacity: int) -> FrameImages:
-        options = self.options
+        lobes = self.options.lobes
         rules = FrameRules(
-            normals=options.normals,
-            lagarde=options.specular_occlusion == "lagarde",
-            multi_bounce=options.multi_bounce,
-            dominant=options.lobe_direction == "dominant",
+            normals=self.options.normals,
+            lagarde=lobes.lagarde,
+            multi_bounce=lobes.multi_bounce,
+            dominant=lobes.dominant,
             deferred=kind.deferred,
             published_compositing=self.compositing == "published",
             area_opacity=self.avatar.record.raster_rules.opacity_rule == "area",
@@ -193,7 +195,7 @@ class RealTimeFrames:
 def rest_surfels(avatar: Avatar, occlusion: str) -> tuple[RestSurfels, ProbeVolumes | None]:
     """The avatar's surfels with everything that no pose changes, and the probes of other parts where they count."""
     surfels, deformation = avatar.surfels, avatar.deformation
-    frames, scales, material = surfels.rotations, surfels.scales, surfels.material
+    frames, scales = surfels.rotations, surfels.scales
     part = deformation.parts(surfels)
     own, others = torch.ones_like(surfels.opacities), None
     if avatar.probes is not None and occlusion != "none":
@@ -205,7 +207,7 @@ def rest_surfels(avatar: Avatar, occlusion: str) -> tuple[RestSurfels, ProbeVolu
         tangents_v=frames[:, :, 1] * scales[:, 1:],
         weights=deformation.skinning_weights(surfels.positions),
         opacities=surfels.opacities,
-        material=torch.cat([material.albedo, material.roughness[:, None], material.metallic[:, None]], 1),
+        material=surfels.material.stacked,
         own_visibility=own,
         part=part,
     )
@@ -228,14 +230,3 @@ def _copied(images: FrameImages) -> FrameImages:
     """The images apart from the graph's memory, which the next frame overwrites."""
     depth, values = (None if x is None else x.clone() for x in (images.depth, images.values))
     return replace(images, image=images.image.clone(), alpha=images.alpha.clone(), depth=depth, values=values)
-
-
-def _versions(*tensors: Tensor | None) -> list[Any]:
-    """The tensors, each followed by the number of its last change in place."""
-    pairs = ((t, 0 if t is None or t.is_inference() else t._version) for t in tensors)
-    return [item for pair in pairs for item in pair]
-
-
-def _same(key: tuple, other: tuple | None) -> bool:
-    """Whether two keys hold the same objects, and equal numbers."""
-    return other is not None and all(a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(key, other))

@@ -187,9 +187,8 @@ class Renderer:
             pose, camera, view, albedo_gain, timer, light=light, shaded=light is not None or gbuffer
         )
         channels = surface.channels() if gbuffer or deferred else {}
-        if light is not None and not deferred:
-            with timer("shading"):
-                channels["radiance"] = surface.shaded(light, self.options).total
+        if not deferred:
+            channels |= self._radiance_channels(surface, light, timer)
         if colour:
             channels |= self._colour_channels(posed, view)
         with timer("rasterisation"):
@@ -207,13 +206,13 @@ class Renderer:
             with timer("shading"):
                 lobes = shade_pixels(buffer, camera, light, self.options)
                 images["radiance"] = lobes.total
-        with timer("compositing"):
-            image = self._composited(images.get("radiance"), raster.alpha, background, deferred)
         if light is not None and training is None and self.real_time.serves(camera):
-            drawn = self.picture(
+            image = self.picture(
                 pose, camera, light, shading=shading, background=background, albedo_gain=albedo_gain, timer=timer
-            )
-            image = drawn.image
+            ).image
+        else:
+            with timer("compositing"):
+                image = self._composited(images.get("radiance"), raster.alpha, background, deferred)
         return Render(
             alpha=raster.alpha,
             image=image,
@@ -275,6 +274,12 @@ class Renderer:
                 normals_canonical=posed.normals_canonical,
                 part_from_world=deformation.part_from_world(pose),
             )
+
+    def _radiance_channels(self, surface: Surface, light: PrefilteredLight | None, timer: Timer) -> dict[str, Tensor]:
+        if light is None:
+            return {}
+        with timer("shading"):
+            return {"radiance": surface.shaded(light, self.options).total}
 
     def _colour_channels(self, posed: PosedSurfels, view: TrainingView) -> dict[str, Tensor]:
         seen = View(view.frame_index, view.generator)

@@ -11,18 +11,7 @@ from torch import Tensor
 import gs_ir.shading
 from core.vectors import unit
 from gs_ir.cubemap import PrefilteredLight
-from gs_ir.reference.shading import dominant_direction
-from gs_ir.shading import LobeRules, split_sum
-
-__all__ = [
-    "PUBLISHED",
-    "Shading",
-    "ShadingOptions",
-    "dominant_direction",
-    "oriented_normals",
-    "shade",
-    "split_sum",
-]
+from gs_ir.shading import LobeRules
 
 NORMAL_RULES = ("visible", "published", "given")
 SPECULAR_OCCLUSION = ("ao", "lagarde")

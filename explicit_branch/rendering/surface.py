@@ -39,7 +39,7 @@ class Surface:
         visibility = torch.ones_like(material.roughness) if self.visibility is None else self.visibility
         lobes = {} if self.lobe_visibility is None else {"lobes": self.lobe_visibility}
         return {
-            "material": torch.cat([material.albedo, material.roughness[:, None], material.metallic[:, None]], 1),
+            "material": material.stacked,
             "normal": self.normals,
             "occlusion": visibility[:, None],
             **lobes,

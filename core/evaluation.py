@@ -13,6 +13,9 @@ from core.metrics import albedo_gain, mask_iou, normal_error_degrees, psnr
 INNER_MARGIN = 2
 """Pixels by which the "inner" mask is smaller: leaves out pixels that mix with the background."""
 
+RELIT = ("relit_psnr", "relit_psnr_mask", "relit_psnr_inner")
+"""PSNR of a relit image in the valid rectangle, in the mask and in the inner mask."""
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -24,10 +27,14 @@ class Surface:
     """[H, W, 3] OpenGL camera axes."""
     albedo: Tensor
     """[H, W, 3] linear."""
+    roughness: Tensor | None = None
+    """[H, W] perceptual."""
 
 
 def surface_metrics(surface: Surface, frame: Frame) -> dict[str, float]:
-    """``mask_iou``, ``normal_error_deg`` and ``albedo_psnr`` (per-image channel gain), as far as ``frame`` has truth.
+    """``mask_iou``, ``normal_error_deg``, ``albedo_psnr`` (per-image channel gain) and ``roughness_mae``.
+
+    Those that ``frame`` has truth for.
 
     Errors are taken over the true mask, the published rule.
     """
@@ -40,6 +47,8 @@ def surface_metrics(surface: Surface, frame: Frame) -> dict[str, float]:
     if frame.albedo is not None:
         published = CONVENTIONS["published_rana"]
         values["albedo_psnr"] = albedo_metrics(surface.albedo, frame.albedo, frame.mask, published)["albedo_psnr"]
+    if frame.roughness is not None and surface.roughness is not None:
+        values["roughness_mae"] = float((surface.roughness - frame.roughness).abs()[frame.mask > 0.5].mean())
     return values
 
 
@@ -55,6 +64,7 @@ def relit_metrics(image: Tensor, frame: Frame, perceptual: Mapping[str, Perceptu
 
     ``psnr``, ``ssim`` (and ``lpips``) by each convention, as ``<convention>/<metric>``; ``relit_psnr`` is that of the
     published RANA protocol (valid rectangle), ``relit_psnr_mask`` and ``relit_psnr_inner`` look at the body alone.
+    Where ``frame`` names its light, the same three are there once more as ``by_light/<hdri>/<metric>``.
 
     Args:
         perceptual: perceptual distances by network name (``vgg``, ``alex``), where weights were given.
@@ -69,6 +79,8 @@ def relit_metrics(image: Tensor, frame: Frame, perceptual: Mapping[str, Perceptu
     values["relit_psnr"] = values["published_rana/psnr"]
     values["relit_psnr_mask"] = float(psnr(image, frame.image, frame.mask))
     values["relit_psnr_inner"] = float(psnr(image, frame.image, eroded(frame.mask, INNER_MARGIN)))
+    if frame.hdri is not None:
+        values |= {f"by_light/{frame.hdri.stem}/{name}": values[name] for name in RELIT}
     return values
 
 

@@ -7,15 +7,11 @@ Runs the stages of the published command lines in one process and ends with a pa
 import argparse
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import hydra
 import torch
-from omegaconf import DictConfig
 
 from core.evaluation import mean_of, relit_metrics
 from core.files import write_json_atomically
@@ -28,15 +24,13 @@ from implicit_branch.teacher import load_teacher
 from workflows import evaluate_student, evaluate_teacher
 from workflows.baseline import PaintedBody
 from workflows.build_data import canonical_body, implicit_frames
+from workflows.chain import Chain, newest_checkpoint
 from workflows.device import compute_device
-from workflows.launch import run_stage
 from workflows.paths import StagePaths
 from workflows.report.demo_page import SHOWN, write_demo_page
 
 _log = logging.getLogger(__name__)
 
-CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
-COMMANDS = {"launch_rana.py": "launch", "test_ps.py": "relight", "test_speed.py": "measure_speed"}
 SUBJECT = "subject_00"
 LIGHTS = ("city", "forest", "interior", "sunrise", "sunset")
 """Lights of the videos."""
@@ -46,50 +40,28 @@ SPEED_SURFELS, SPEED_SIZE = 20_000, 256
 
 
 @dataclass
-class Demo:
-    """One run: its folder, what was measured, and how long each stage took."""
+class Demo(Chain):
+    """The stages of the demo: its folder, and what was measured."""
 
-    folder: Path
-    overrides: list[str]
-    """Added to every stage's command line."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    commands: dict[str, str] = field(default_factory=dict)
+    folder: Path = Path()
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    @contextmanager
-    def timed(self, stage: str):
-        """Log a headline and add the time inside the block to ``stage``."""
-        _log.info("── %s", stage)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 1)
-        _log.info("── %s: %.0f s", stage, self.seconds[stage])
-
-    def compose(self, script: str, *overrides: str) -> DictConfig:
-        """The configuration of ``script`` with the demo's common options and ``overrides``."""
-        root = "config_rana" if "rana" in script else "config_peoplesnapshot"
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONFIG_FOLDER)):
-            return hydra.compose(root, overrides=[*self._common(), *overrides, *self.overrides])
-
-    def _common(self) -> list[str]:
-        return [
-            f"implicit_branch.exp_dir={self.folder}",
+    @classmethod
+    def at(cls, folder: Path, overrides: list[str]) -> "Demo":
+        """A demo that writes to ``folder``."""
+        common = [
+            f"implicit_branch.exp_dir={folder}",
             f"implicit_branch.tag={SUBJECT}",
             "implicit_branch/preset=small",
             "explicit_branch/preset=small",
-            f"explicit_branch.exp_dir={self.folder / 'student'}",
+            f"explicit_branch.exp_dir={folder / 'student'}",
         ]
-
-    def stage(self, name: str, script: str, *overrides: str) -> Any:
-        """Run the stage that ``python script overrides`` runs, timed under ``name``."""
-        self.commands[name] = " ".join(["python", script, *self._common(), *overrides, *self.overrides])
-        with self.timed(name):
-            return run_stage(COMMANDS[script], self.compose(script, *overrides))
+        return cls(common, overrides, folder=folder)
 
 
 def run(folder: Path, overrides: list[str]) -> Demo:
     """Teacher, distillation avatar, student, metrics, relighting, speed, page."""
-    demo = Demo(folder, overrides)
+    demo = Demo.at(folder, overrides)
     total = time.perf_counter()
     capture = f"implicit_branch/dataset=rana/p1/{SUBJECT}"
     student_data = (f"explicit_branch/dataset=rana_IA_{SUBJECT}_male",
@@ -172,12 +144,6 @@ def _headline(surface: dict[str, float], relit: dict[str, float]) -> dict[str, f
     return {name: surface[name] for name in ("mask_iou", "normal_error_deg", "albedo_psnr")} | {
         name: relit[name] for name in ("relit_psnr", "relit_psnr_mask", "relit_psnr_inner")
     }
-
-
-def newest_checkpoint(folder: Path) -> Path:
-    """The student checkpoint of the highest iteration in ``folder``."""
-    number: Callable[[Path], int] = lambda path: int(path.stem.removeprefix("ckpt"))  # noqa: E731
-    return max(folder.glob("ckpt*.pth"), key=number)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class LightCache:
 
 def surface_of(buffer: GBuffer, frame: Frame) -> Surface:
     """What the metrics look at."""
-    return Surface(buffer.alpha, world_to_opengl_normals(buffer.normal, frame.camera), buffer.albedo)
+    return Surface(buffer.alpha, world_to_opengl_normals(buffer.normal, frame.camera), buffer.albedo, buffer.roughness)
 
 
 def evaluate(
@@ -69,6 +69,7 @@ def evaluate_relighting(
     *,
     resolution: int = 128,
     shading: str = "forward",
+    occlusion: str = "ambient",
     folder: Path | None = None,
     perceptual: Mapping[str, Perceptual] | None = None,
 ) -> dict[str, float]:
@@ -82,10 +83,12 @@ def evaluate_relighting(
         frames: with images, masks and a light each.
         resolution: of the lights' cube maps.
         shading: ``forward`` or ``deferred``.
+        occlusion: one of ``OCCLUSION_KINDS``.
         folder: pictures go here, ``render_pbr_<name>.png``.
         perceptual: see :func:`core.evaluation.relit_metrics`.
     """
-    lights, renderer, rows = LightCache(resolution, avatar.surfels.positions.device), Renderer(avatar), []
+    lights, rows = LightCache(resolution, avatar.surfels.positions.device), []
+    renderer = Renderer(avatar, occlusion=occlusion)
     for frame in _on_device(avatar, frames, "relighting the student"):
         if frame.hdri is None:
             continue

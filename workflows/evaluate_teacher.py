@@ -78,7 +78,7 @@ def _materials(teacher: Teacher, frame: Frame) -> FrameMaps:
 def _surface(maps: FrameMaps, frame: Frame) -> Surface:
     # Albedo over black, as in the published maps and in the ground truth, whose edges are averages too.
     albedo = maps.albedo * maps.alpha[..., None]
-    return Surface(maps.alpha, world_to_opengl_normals(maps.normal, frame.camera), albedo)
+    return Surface(maps.alpha, world_to_opengl_normals(maps.normal, frame.camera), albedo, maps.roughness)
 
 
 def _on_device(teacher: Teacher, frame: Frame) -> Frame:

@@ -43,7 +43,7 @@ def test_kernels_are_clean(tool, fresh_memory):
     """Fails when a kernel reads or writes outside its tensors, or two of its threads race in shared memory."""
     if fresh_memory == "poisoned":
         pytest.skip("memory is poisoned in the cases themselves")
-    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", "-q"]
+    command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest"]
     cases = [str(FOLDER / case) for case in CASES]
     done = subprocess.run([*command, *cases], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:]

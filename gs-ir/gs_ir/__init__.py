@@ -23,6 +23,7 @@ from gs_ir.directional import directional_visibility, lobe_visibility
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
 from gs_ir.light_cells import LightCells
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
+from gs_ir.marching_cubes import marching_cubes, mesh_parts
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
 from gs_ir.posing import PosingRules, SeenSurfels, pose_surfels
@@ -68,6 +69,8 @@ __all__ = [
     "insert_samples",
     "lobe_visibility",
     "march",
+    "marching_cubes",
+    "mesh_parts",
     "nearest_neighbours",
     "pose_surfels",
     "prefilter",

@@ -1,17 +1,15 @@
 """Triangle meshes that stand in for the field: extraction, and tracing of the posed mesh."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from skimage.measure import marching_cubes
 from torch import Tensor
 
 from core.errors import InputError
 from gs_ir.bvh import Hits, TriangleBvh, any_hit, build_bvh, closest_hit, refit_bvh
+from gs_ir.marching_cubes import marching_cubes, mesh_parts
 from implicit_branch.deformation.forest import replicate, shifts
 from implicit_branch.deformation.weight_volume import lattice
 
@@ -46,7 +44,7 @@ def _forest(mesh: Mesh, copies: int) -> TriangleBvh:
 
 @torch.no_grad()
 def extract_mesh(distance, box: Tensor, resolution: int, chunk: int = CHUNK) -> Mesh:
-    """Zero level set of a signed distance by marching cubes (Lewiner 2003), evaluated only near the surface.
+    """Zero level set of a signed distance by marching cubes, evaluated only near the surface, on the device of ``box``.
 
     A lattice four times coarser is evaluated first; fine nodes farther from the surface than a coarse cell's diagonal
     keep its interpolated value, whose sign is all that matters there.
@@ -60,37 +58,36 @@ def extract_mesh(distance, box: Tensor, resolution: int, chunk: int = CHUNK) -> 
     Raises:
         InputError: the field has no surface in ``box``.
     """
-    fine_cell = float((box[1] - box[0]).max()) / resolution
-    coarse_nodes = lattice(box, fine_cell * COARSENING)
+    low, high = box.tolist()
+    sides = [end - begin for begin, end in zip(low, high, strict=True)]
+    coarse_nodes = lattice(box, max(sides) / resolution * COARSENING)
     coarse = _evaluate(distance, coarse_nodes.reshape(-1, 3), chunk).reshape(coarse_nodes.shape[:3])
     shape = [COARSENING * (n - 1) + 1 for n in coarse.shape]
     field = torch.nn.functional.interpolate(coarse[None, None], shape, mode="trilinear", align_corners=True)[0, 0]
-    spacing = (box[1] - box[0]) / (torch.tensor(shape[::-1], device=box.device) - 1)
-    near = (field.abs() < 1.2 * COARSENING * float(spacing.norm())).nonzero()
+    cell = [side / (n - 1) for side, n in zip(sides, reversed(shape), strict=True)]
+    spacing = box.new_tensor(cell)
+    near = (field.abs() < 1.2 * COARSENING * math.hypot(*cell)).nonzero()
     field[near.unbind(-1)] = _evaluate(distance, box[0] + near.flip(-1) * spacing, chunk)
-    values = field.cpu().numpy()
-    if not (values.min() < 0 < values.max()):
+    vertices, faces = marching_cubes(field)
+    if len(faces) == 0:
         raise InputError("canonical mesh", found="a distance field without a surface", expected="a trained teacher",
                          next_step="Train longer, or check masks and poses.")  # fmt: skip
-    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=tuple(spacing.flip(0).tolist()))
-    faces = _without_floaters(faces, len(vertices))
-    used, faces = np.unique(faces, return_inverse=True)
-    points = torch.from_numpy(vertices[used][:, ::-1].copy()).to(box) + box[0]
-    # skimage takes larger values for the inside, and reversing the axes mirrors the mesh: one turn is left to undo.
-    outwards = faces.reshape(-1, 3)[:, ::-1].astype(np.int64)
-    return Mesh(points, torch.from_numpy(outwards.copy()).to(box.device))
+    vertices, faces = _without_floaters(vertices, faces)
+    return Mesh(torch.addcmul(box[0], vertices, spacing), faces)
 
 
 def _evaluate(distance, points: Tensor, chunk: int) -> Tensor:
     return torch.cat([distance(part) for part in points.split(chunk)])
 
 
-def _without_floaters(faces: np.ndarray, vertices: int) -> np.ndarray:
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    graph = coo_matrix((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(vertices, vertices))
-    _, label = connected_components(graph, directed=False)
-    counts = np.bincount(label[faces[:, 0]], minlength=label.max() + 1)
-    return faces[counts[label[faces[:, 0]]] >= SMALLEST_PART * len(faces)]
+def _without_floaters(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The mesh without its small parts; the largest one stays in any case."""
+    part = mesh_parts(faces, len(vertices))
+    sizes = torch.zeros_like(part).index_add_(0, part[faces[:, 0]], torch.ones_like(faces[:, 0]))
+    kept = (sizes >= (SMALLEST_PART * len(faces))) | (sizes == sizes.amax())
+    kept = kept[part]
+    number = kept.cumsum(0) - 1
+    return vertices[kept], number[faces[kept[faces[:, 0]]]]
 
 
 class ProxyTracer:

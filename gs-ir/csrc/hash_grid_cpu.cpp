@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 
 #include "gs_ir/hash_grid.h"
@@ -18,6 +19,7 @@ using at::IntArrayRef;
 using at::Tensor;
 using gs_ir::HashCell;
 using gs_ir::Vec3;
+using OptionalTensor = std::optional<Tensor>;
 
 constexpr int64_t kPointsPerTask = 256;  // their rows of the jacobian stay in the second-level cache
 
@@ -62,8 +64,14 @@ struct Grid {
     const T* level_table(int64_t l) const { return table + offsets[l] * F; }
 };
 
-Tensor encode(const Tensor& points, const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets,
-              int64_t active_levels, bool) {
+// The compact copy's values, if there is one, in the table's precision: memory traffic is no matter here.
+Tensor values_of(const Tensor& table, const OptionalTensor& compact) {
+    return compact ? compact->to(table.scalar_type()) : table;
+}
+
+Tensor encode(const Tensor& points, const Tensor& any_table, const OptionalTensor& compact, IntArrayRef resolutions,
+              IntArrayRef offsets, int64_t active_levels, bool) {
+    const Tensor table = values_of(any_table, compact);
     Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
     dispatch(table, [&]<typename T, int F>(T, std::integral_constant<int, F>) {
         const Grid<T, F> grid(points, table, resolutions, offsets);
@@ -80,8 +88,9 @@ Tensor encode(const Tensor& points, const Tensor& table, IntArrayRef resolutions
     return features;
 }
 
-std::tuple<Tensor, Tensor> encode_jacobian(const Tensor& points, const Tensor& table, IntArrayRef resolutions,
-                                           IntArrayRef offsets, int64_t active_levels, bool) {
+std::tuple<Tensor, Tensor> encode_jacobian(const Tensor& points, const Tensor& any_table, const OptionalTensor& compact,
+                                           IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool) {
+    const Tensor table = values_of(any_table, compact);
     Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
     Tensor jacobian = at::empty({features.size(0), features.size(1), 3}, points.options());
     dispatch(table, [&]<typename T, int F>(T, std::integral_constant<int, F>) {
@@ -133,10 +142,11 @@ void add_to_point(T* gradients, int64_t n, Vec3<T> value) {
     gs_ir::store3(gradients + 3 * n, gs_ir::load3(gradients + 3 * n) + value);
 }
 
-std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& points, const Tensor& table,
-                                           IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels,
-                                           bool moving) {
-    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(table);
+std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& points, const Tensor& any_table,
+                                           const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets,
+                                           int64_t active_levels, bool moving) {
+    const Tensor table = values_of(any_table, compact);
+    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(any_table);
     dispatch(table, [&]<typename T, int F>(T, std::integral_constant<int, F>) {
         const Grid<T, F> grid(points, table, resolutions, offsets);
         const T* cotangents = grad.const_data_ptr<T>();
@@ -157,9 +167,10 @@ std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& poi
 }
 
 std::tuple<Tensor, Tensor> encode_jacobian_backward(
-    const Tensor& grad_features, const Tensor& grad_jacobian, const Tensor& points, const Tensor& table,
-    IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool moving) {
-    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(table);
+    const Tensor& grad_features, const Tensor& grad_jacobian, const Tensor& points, const Tensor& any_table,
+    const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool moving) {
+    const Tensor table = values_of(any_table, compact);
+    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(any_table);
     dispatch(table, [&]<typename T, int F>(T, std::integral_constant<int, F>) {
         const Grid<T, F> grid(points, table, resolutions, offsets);
         const T* cotangents = grad_features.const_data_ptr<T>();

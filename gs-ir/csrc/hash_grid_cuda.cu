@@ -2,12 +2,15 @@
 //
 // A group's columns of the encoding fill one memory sector. Groups are the slow dimension of the launch, so that the
 // tables of one group stay in the second-level cache. Gradients of the table are added atomically: their last digits
-// depend on the order, also where deterministic algorithms are asked for.
+// depend on the order, also where deterministic algorithms are asked for. Values come from a compact copy of the table
+// in half precision where there is one, gradients go to the table itself.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
+#include <cuda_fp16.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <type_traits>
 
 #include "cuda_launch.cuh"
@@ -21,6 +24,7 @@ using at::Tensor;
 using gs_ir::HashCell;
 using gs_ir::kBlock;
 using gs_ir::Vec3;
+using OptionalTensor = std::optional<Tensor>;
 
 constexpr int kMaxLevels = 64;
 constexpr int kSectorBytes = 32;
@@ -29,42 +33,55 @@ constexpr int kSectorBytes = 32;
 template <int F, typename T>
 constexpr int kGroup = F * int(sizeof(T)) < kSectorBytes ? kSectorBytes / (F * int(sizeof(T))) : 1;
 
-template <typename T>
+// S: what the values that are read are stored as.
+template <typename T, typename S>
 struct Grid {
     const T* points;
-    const T* table;
+    const S* table;
     int64_t count;  // points
     int levels, active;
     gs_ir::HashLevel level[kMaxLevels];
 };
 
-// Calls body(scalar, features per entry) with both as compile-time constants.
+// Calls body(scalar, stored scalar, features per entry) with all as compile-time constants.
 template <typename Body>
-void dispatch(const Tensor& table, const Body& body) {
-    AT_DISPATCH_FLOATING_TYPES(table.scalar_type(), "hash_grid", [&] {
-        switch (table.size(1)) {
-            case 1: return body(scalar_t(), std::integral_constant<int, 1>());
-            case 2: return body(scalar_t(), std::integral_constant<int, 2>());
-            case 4: return body(scalar_t(), std::integral_constant<int, 4>());
-            case 8: return body(scalar_t(), std::integral_constant<int, 8>());
-            default: TORCH_CHECK(false, "hash grid: 1, 2, 4 or 8 features expected, found ", table.size(1));
+void dispatch(const Tensor& points, const Tensor& values, const Body& body) {
+    const auto by_width = [&](auto scalar, auto stored) {
+        switch (values.size(1)) {
+            case 1: return body(scalar, stored, std::integral_constant<int, 1>());
+            case 2: return body(scalar, stored, std::integral_constant<int, 2>());
+            case 4: return body(scalar, stored, std::integral_constant<int, 4>());
+            case 8: return body(scalar, stored, std::integral_constant<int, 8>());
+            default: TORCH_CHECK(false, "hash grid: 1, 2, 4 or 8 features expected, found ", values.size(1));
         }
-    });
+    };
+    if (values.scalar_type() == at::kHalf) {
+        TORCH_CHECK(points.scalar_type() == at::kFloat, "hash grid: a compact table needs float32 points");
+        return by_width(float(), __half());
+    }
+    AT_DISPATCH_FLOATING_TYPES(points.scalar_type(), "hash_grid", [&] { by_width(scalar_t(), scalar_t()); });
 }
 
-template <typename T>
-Grid<T> grid_of(const Tensor& points, const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets,
-                int64_t active) {
+// What the kernels read, where vectors can be loaded from.
+Tensor values_of(const Tensor& table, const OptionalTensor& compact) {
+    if (compact && table.scalar_type() == at::kDouble) return compact->to(at::kDouble);
+    return gs_ir::vector_aligned(compact ? *compact : table);
+}
+
+template <typename T, typename S>
+Grid<T, S> grid_of(const Tensor& points, const Tensor& values, IntArrayRef resolutions, IntArrayRef offsets,
+                   int64_t active) {
     const int levels = int(resolutions.size());
     TORCH_CHECK(levels <= kMaxLevels, "hash grid: at most ", kMaxLevels, " levels expected, found ", levels);
-    Grid<T> grid{points.const_data_ptr<T>(), table.const_data_ptr<T>(), points.size(0), levels, int(active)};
+    const S* stored = static_cast<const S*>(values.const_data_ptr());
+    Grid<T, S> grid{points.const_data_ptr<T>(), stored, points.size(0), levels, int(active)};
     for (int l = 0; l < levels; ++l) grid.level[l] = gs_ir::hash_level(resolutions[l], offsets[l], offsets[l + 1]);
     return grid;
 }
 
 // Threads along points, and groups that hold the first `levels` levels.
-template <int F, typename T>
-dim3 launch_shape(const Grid<T>& grid, int levels) {
+template <int F, typename T, typename S>
+dim3 launch_shape(const Grid<T, S>& grid, int levels) {
     return dim3(gs_ir::blocks_for(grid.count), (levels + kGroup<F, T> - 1) / kGroup<F, T>);
 }
 
@@ -97,14 +114,18 @@ struct LoadedCell {
         : cell(gs_ir::locate_cell(point, level.resolution)) {
         gs_ir::corner_entries(level, cell, entries);
     }
-    __device__ void load(const T* level_table) {
+    template <typename S>
+    __device__ void load(const S* level_table) {
+        S stored[8 * F];
 #pragma unroll
-        for (int c = 0; c < 8; ++c) gs_ir::load_pack<F>(level_table + int64_t(entries[c]) * F, values + c * F);
+        for (int c = 0; c < 8; ++c) gs_ir::load_pack<F>(level_table + int64_t(entries[c]) * F, stored + c * F);
+#pragma unroll
+        for (int i = 0; i < 8 * F; ++i) values[i] = T(stored[i]);
     }
 };
 
-template <int F, bool kJacobian, typename T>
-__global__ void __launch_bounds__(kBlock) encode_kernel(const Grid<T> grid, T* features, T* jacobian) {
+template <int F, bool kJacobian, typename T, typename S>
+__global__ void __launch_bounds__(kBlock) encode_kernel(const Grid<T, S> grid, T* features, T* jacobian) {
     constexpr int kLevels = kGroup<F, T>, kColumns = kLevels * F;
     constexpr uint32_t kCorners[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t n = point_index();
@@ -130,9 +151,9 @@ __global__ void __launch_bounds__(kBlock) encode_kernel(const Grid<T> grid, T* f
     if constexpr (kJacobian) store_columns<3 * kColumns>(jacobian + 3 * column, slopes, whole, 3 * columns);
 }
 
-template <int F, bool kJacobian, typename T>
+template <int F, bool kJacobian, typename T, typename S>
 __global__ void __launch_bounds__(kBlock) backward_kernel(
-    const Grid<T> grid, const T* grad_features, const T* grad_jacobian, bool moving, T* grad_points, T* grad_table) {
+    const Grid<T, S> grid, const T* grad_features, const T* grad_jacobian, bool moving, T* grad_points, T* grad_table) {
     constexpr int kLevels = kGroup<F, T>, kColumns = kLevels * F;
     constexpr uint32_t kCorners[8] = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t n = point_index();
@@ -173,15 +194,16 @@ __global__ void __launch_bounds__(kBlock) backward_kernel(
 }
 
 template <bool kJacobian>
-void run_encode(const Tensor& points, const Tensor& any_table, IntArrayRef resolutions, IntArrayRef offsets,
-                int64_t active, const Tensor& features, const Tensor& jacobian) {
+void run_encode(const Tensor& points, const Tensor& table, const OptionalTensor& compact, IntArrayRef resolutions,
+                IntArrayRef offsets, int64_t active, const Tensor& features, const Tensor& jacobian) {
     if (features.numel() == 0) return;
     const c10::cuda::CUDAGuard guard(points.device());
-    const Tensor table = gs_ir::vector_aligned(any_table);
-    dispatch(table, [&](auto scalar, auto size) {
+    const Tensor values = values_of(table, compact);
+    dispatch(points, values, [&](auto scalar, auto stored, auto size) {
         using T = decltype(scalar);
+        using S = decltype(stored);
         constexpr int F = decltype(size)::value;
-        const Grid<T> grid = grid_of<T>(points, table, resolutions, offsets, active);
+        const Grid<T, S> grid = grid_of<T, S>(points, values, resolutions, offsets, active);
         encode_kernel<F, kJacobian>
             <<<launch_shape<F>(grid, grid.levels), kBlock, 0, c10::cuda::getCurrentCUDAStream()>>>(
                 grid, features.mutable_data_ptr<T>(), kJacobian ? jacobian.mutable_data_ptr<T>() : nullptr);
@@ -191,17 +213,18 @@ void run_encode(const Tensor& points, const Tensor& any_table, IntArrayRef resol
 
 template <bool kJacobian>
 std::tuple<Tensor, Tensor> run_backward(
-    const Tensor& any_features, const Tensor& any_jacobian, const Tensor& points, const Tensor& any_table,
-    IntArrayRef resolutions, IntArrayRef offsets, int64_t active, bool moving) {
-    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(any_table);
+    const Tensor& any_features, const Tensor& any_jacobian, const Tensor& points, const Tensor& table,
+    const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets, int64_t active, bool moving) {
+    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(table);
     if (points.size(0) == 0 || active == 0) return {grad_points, grad_table};
     const c10::cuda::CUDAGuard guard(points.device());
-    const Tensor table = gs_ir::vector_aligned(any_table), grad_features = gs_ir::vector_aligned(any_features);
+    const Tensor values = values_of(table, compact), grad_features = gs_ir::vector_aligned(any_features);
     const Tensor grad_jacobian = kJacobian ? gs_ir::vector_aligned(any_jacobian) : any_jacobian;
-    dispatch(table, [&](auto scalar, auto size) {
+    dispatch(points, values, [&](auto scalar, auto stored, auto size) {
         using T = decltype(scalar);
+        using S = decltype(stored);
         constexpr int F = decltype(size)::value;
-        const Grid<T> grid = grid_of<T>(points, table, resolutions, offsets, active);
+        const Grid<T, S> grid = grid_of<T, S>(points, values, resolutions, offsets, active);
         backward_kernel<F, kJacobian>
             <<<launch_shape<F>(grid, grid.active), kBlock, 0, c10::cuda::getCurrentCUDAStream()>>>(
                 grid, grad_features.const_data_ptr<T>(), kJacobian ? grad_jacobian.const_data_ptr<T>() : nullptr,
@@ -211,32 +234,32 @@ std::tuple<Tensor, Tensor> run_backward(
     return {grad_points, grad_table};
 }
 
-Tensor encode(const Tensor& points, const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets,
-              int64_t active_levels, bool) {
+Tensor encode(const Tensor& points, const Tensor& table, const OptionalTensor& compact, IntArrayRef resolutions,
+              IntArrayRef offsets, int64_t active_levels, bool) {
     Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
-    run_encode<false>(points, table, resolutions, offsets, active_levels, features, {});
+    run_encode<false>(points, table, compact, resolutions, offsets, active_levels, features, {});
     return features;
 }
 
-std::tuple<Tensor, Tensor> encode_jacobian(const Tensor& points, const Tensor& table, IntArrayRef resolutions,
-                                           IntArrayRef offsets, int64_t active_levels, bool) {
+std::tuple<Tensor, Tensor> encode_jacobian(const Tensor& points, const Tensor& table, const OptionalTensor& compact,
+                                           IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool) {
     Tensor features = at::empty({points.size(0), int64_t(resolutions.size()) * table.size(1)}, points.options());
     Tensor jacobian = at::empty({features.size(0), features.size(1), 3}, points.options());
-    run_encode<true>(points, table, resolutions, offsets, active_levels, features, jacobian);
+    run_encode<true>(points, table, compact, resolutions, offsets, active_levels, features, jacobian);
     return {features, jacobian};
 }
 
 std::tuple<Tensor, Tensor> encode_backward(const Tensor& grad, const Tensor& points, const Tensor& table,
-                                           IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels,
-                                           bool moving) {
-    return run_backward<false>(grad, {}, points, table, resolutions, offsets, active_levels, moving);
+                                           const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets,
+                                           int64_t active_levels, bool moving) {
+    return run_backward<false>(grad, {}, points, table, compact, resolutions, offsets, active_levels, moving);
 }
 
 std::tuple<Tensor, Tensor> encode_jacobian_backward(
     const Tensor& grad_features, const Tensor& grad_jacobian, const Tensor& points, const Tensor& table,
-    IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool moving) {
+    const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets, int64_t active_levels, bool moving) {
     return run_backward<true>(
-        grad_features, grad_jacobian, points, table, resolutions, offsets, active_levels, moving);
+        grad_features, grad_jacobian, points, table, compact, resolutions, offsets, active_levels, moving);
 }
 
 }  // namespace

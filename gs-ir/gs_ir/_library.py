@@ -27,19 +27,21 @@ def define(name: str, signature: str, reference: Callable) -> None:
     torch.library.impl(f"gs_ir::{name}", "default", reference)
 
 
-def define_backward(name: str, signature: str, reference: Callable) -> None:
+def define_backward(name: str, signature: str, reference: Callable, *, constant: str | None = None) -> None:
     """Declare ``gs_ir::name`` whose default kernel differentiates ``reference`` by autograd.
 
     The operator's arguments are the cotangents of the reference's outputs followed by the reference's inputs:
     as many cotangents as the reference has outputs. It returns one gradient per *floating-point tensor* input of the
-    reference, in order (zeros where the output does not depend on it). Keyword-only arguments of the schema go to the
-    reference as they are.
+    reference, in order (zeros where the output does not depend on it), except for the input named ``constant``.
+    Keyword-only arguments of the schema go to the reference as they are.
     """
+
+    names = reference.__code__.co_varnames[: reference.__code__.co_argcount]
 
     def backward(*arguments, **keywords):
         cotangents, inputs = _split_cotangents(arguments, reference)
         with torch.enable_grad():
-            inputs = tuple(_leaf(x) for x in inputs)
+            inputs = tuple(x if n == constant else _leaf(x) for n, x in zip(names, inputs, strict=True))
             outputs = reference(*inputs, **keywords)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]

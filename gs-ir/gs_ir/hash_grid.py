@@ -16,43 +16,53 @@ from torch import Tensor
 from gs_ir._library import define, define_backward
 from gs_ir.reference import hash_grid as reference
 
-_ARGUMENTS = "Tensor points, Tensor table, int[] resolutions, int[] offsets, int active_levels, *, bool moving"
+_ARGUMENTS = (
+    "Tensor points, Tensor table, Tensor? compact, int[] resolutions, int[] offsets, int active_levels, *, bool moving"
+)
 
 define("hash_encode", f"({_ARGUMENTS}) -> Tensor", reference.encode)
 define("hash_encode_jacobian", f"({_ARGUMENTS}) -> (Tensor, Tensor)", reference.encode_with_jacobian)
-define_backward("hash_encode_backward", f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor)", reference.encode)
+define_backward(
+    "hash_encode_backward",
+    f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor)",
+    reference.encode,
+    constant="compact",
+)
 define_backward(
     "hash_encode_jacobian_backward",
     f"(Tensor grad_features, Tensor grad_jacobian, {_ARGUMENTS}) -> (Tensor, Tensor)",
     reference.encode_with_jacobian,
+    constant="compact",
 )
 
 
 @torch.library.register_fake("gs_ir::hash_encode")
 def _(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
-) -> Tensor:
+    points: Tensor, table: Tensor, compact: Tensor | None, resolutions: list[int], offsets: list[int],
+    active_levels: int, *, moving: bool,
+) -> Tensor:  # fmt: skip
     return points.new_empty(points.shape[0], len(resolutions) * table.shape[1])
 
 
 @torch.library.register_fake("gs_ir::hash_encode_jacobian")
 def _(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
-) -> tuple[Tensor, Tensor]:
+    points: Tensor, table: Tensor, compact: Tensor | None, resolutions: list[int], offsets: list[int],
+    active_levels: int, *, moving: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     width = len(resolutions) * table.shape[1]
     return points.new_empty(points.shape[0], width), points.new_empty(points.shape[0], width, 3)
 
 
 def _save(ctx, inputs, keyword_only_inputs, output) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.grid = inputs[2:]
+    ctx.save_for_backward(*inputs[:3])
+    ctx.grid = inputs[3:]
     ctx.moving = keyword_only_inputs["moving"]
 
 
 def _backward_by(operator: Callable) -> Callable:
-    def backward(ctx, *cotangents: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx, *cotangents: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         cotangents = tuple(c.contiguous() for c in cotangents)
-        return *operator(*cotangents, *ctx.saved_tensors, *ctx.grid, moving=ctx.moving), None, None, None
+        return *operator(*cotangents, *ctx.saved_tensors, *ctx.grid, moving=ctx.moving), None, None, None, None
 
     return backward
 
@@ -117,7 +127,14 @@ class HashGridLayout:
         return self.levels * self.features
 
 
-def encode(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None = None) -> Tensor:
+def encode(
+    points: Tensor,
+    table: Tensor,
+    layout: HashGridLayout,
+    active_levels: int | None = None,
+    *,
+    compact: Tensor | None = None,
+) -> Tensor:
     """Interpolated features of every level, concatenated coarse to fine.
 
     Args:
@@ -125,6 +142,8 @@ def encode(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels:
         table: [layout.entries, F].
         layout: shape of the grid.
         active_levels: levels from this one on cost nothing and give zeros (all are active by default).
+        compact: half-precision copy of ``table`` that is read in its place (half the traffic, values rounded to 11
+            bits); gradients still go to ``table``.
 
     Returns:
         [N, L*F]. Differentiable once in ``points`` and ``table``; use :func:`encode_with_jacobian` where a loss
@@ -133,12 +152,17 @@ def encode(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels:
     Raises:
         ValueError: shapes, dtypes or ``active_levels`` do not match the layout.
     """
-    arguments = _checked(points, table, layout, active_levels)
+    arguments = _checked(points, table, layout, active_levels, compact)
     return torch.ops.gs_ir.hash_encode(*arguments, moving=points.requires_grad)
 
 
 def encode_with_jacobian(
-    points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None = None
+    points: Tensor,
+    table: Tensor,
+    layout: HashGridLayout,
+    active_levels: int | None = None,
+    *,
+    compact: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features as :func:`encode` and their derivatives by the points.
 
@@ -147,6 +171,8 @@ def encode_with_jacobian(
         table: [layout.entries, F].
         layout: shape of the grid.
         active_levels: levels from this one on cost nothing and give zeros (all are active by default).
+        compact: half-precision copy of ``table`` that is read in its place (half the traffic, values rounded to 11
+            bits); gradients still go to ``table``.
 
     Returns:
         features [N, L*F] and jacobian [N, L*F, 3] = d features / d points (per unit of the unit cube; zero along
@@ -156,11 +182,13 @@ def encode_with_jacobian(
     Raises:
         ValueError: shapes, dtypes or ``active_levels`` do not match the layout.
     """
-    arguments = _checked(points, table, layout, active_levels)
+    arguments = _checked(points, table, layout, active_levels, compact)
     return torch.ops.gs_ir.hash_encode_jacobian(*arguments, moving=points.requires_grad)
 
 
-def _checked(points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None) -> tuple:
+def _checked(
+    points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None, compact: Tensor | None
+) -> tuple:
     if points.ndim != 2 or points.shape[1] != 3:
         raise ValueError(f"hash grid: points [N, 3] expected, found {tuple(points.shape)}")
     if tuple(table.shape) != (layout.entries, layout.features):
@@ -171,4 +199,7 @@ def _checked(points: Tensor, table: Tensor, layout: HashGridLayout, active_level
     active = layout.levels if active_levels is None else active_levels
     if not 0 <= active <= layout.levels:
         raise ValueError(f"hash grid: active_levels in 0..{layout.levels} expected, found {active}")
-    return points.contiguous(), table.contiguous(), layout.resolutions, layout.offsets, active
+    if compact is not None and (compact.dtype != torch.half or compact.shape != table.shape):
+        raise ValueError(f"hash grid: compact like table in half expected, found {compact.dtype} {compact.shape}")
+    compact = None if compact is None else compact.contiguous()
+    return points.contiguous(), table.contiguous(), compact, layout.resolutions, layout.offsets, active

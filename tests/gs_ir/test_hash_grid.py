@@ -20,8 +20,8 @@ def _inputs(layout: HashGridLayout = LAYOUT, count: int = 200, dtype=torch.float
     return points, torch.randn(layout.entries, layout.features, generator=generator, dtype=dtype)
 
 
-def _reference(function, points, table, layout, active):
-    return function(points, table, layout.resolutions, layout.offsets, active, moving=True)
+def _reference(function, points, table, layout, active, compact=None):
+    return function(points, table, compact, layout.resolutions, layout.offsets, active, moving=True)
 
 
 def _vertices(resolution: int) -> torch.Tensor:
@@ -185,6 +185,25 @@ def test_gradients_do_not_depend_on_threads():
     torch.testing.assert_close(gradients[2], gradients[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compact_table_is_read_and_the_table_trained(dtype):
+    """Fails when values are not the compact table's, or gradients differ from those of a table with its values."""
+    points, table = _inputs(dtype=dtype)
+    compact = table.half()
+    rounded = compact.to(dtype).requires_grad_()
+    points, table = points.requires_grad_(), table.requires_grad_()
+    for operator in (encode, encode_with_jacobian):
+        ours, expected = operator(points, table, LAYOUT, 3, compact=compact), operator(points, rounded, LAYOUT, 3)
+        torch.testing.assert_close(ours, expected)
+        ours, expected = (x if isinstance(x, tuple) else (x,) for x in (ours, expected))
+        cotangents = [torch.randn_like(x) for x in ours]
+        gradients = torch.autograd.grad(ours, (points, table), cotangents)
+        torch.testing.assert_close(gradients, torch.autograd.grad(expected, (points, rounded), cotangents))
+    by_reference = _reference(reference.encode, points, table, LAYOUT, 3, compact)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
+    torch.testing.assert_close(by_reference, encode(points, table, LAYOUT, 3, compact=compact), **tolerance)
+
+
 def test_still_points_get_no_gradient():
     """Points that need no gradient are skipped, the table's gradient stays the same."""
     points, table = _inputs()
@@ -207,7 +226,7 @@ def test_no_points():
 def test_operators_are_registered_completely():
     """Fails when schema, shape inference or autograd of the operators disagree with what they do."""
     points, table = (x.requires_grad_() for x in _inputs(count=9))
-    arguments = (points, table, LAYOUT.resolutions, LAYOUT.offsets, 3)
+    arguments = (points, table, None, LAYOUT.resolutions, LAYOUT.offsets, 3)
     for operator in (torch.ops.gs_ir.hash_encode, torch.ops.gs_ir.hash_encode_jacobian):
         torch.library.opcheck(
             operator.default,
@@ -224,6 +243,14 @@ def test_bad_input_is_named(points, rows, active):
     """A wrong shape or level count raises instead of reading beyond the table."""
     with pytest.raises(ValueError, match="hash grid: .*expected"):
         encode(torch.zeros(points), torch.zeros(LAYOUT.entries + rows, 2), LAYOUT, active)
+
+
+def test_bad_compact_table_is_named():
+    """A copy of another shape or precision is refused instead of read beyond its end."""
+    table = torch.zeros(LAYOUT.entries, 2)
+    for wrong in (table, table[1:].half()):
+        with pytest.raises(ValueError, match="hash grid: compact"):
+            encode(torch.zeros(4, 3), table, LAYOUT, compact=wrong)
 
 
 def test_bad_layout_is_named():

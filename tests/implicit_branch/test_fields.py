@@ -42,7 +42,7 @@ def test_eikonal_loss_reaches_every_parameter_as_double_backward_does(monkeypatc
     monkeypatch.setattr(
         field.encoding.grid, "forward",
         lambda unit, levels: reference.encode(
-            unit, field.encoding.grid.table, list(layout.resolutions), list(layout.offsets), levels, moving=True
+            unit, field.encoding.grid.table, None, list(layout.resolutions), list(layout.offsets), levels, moving=True
         ),
     )  # fmt: skip
     points = (torch.rand(20, 3, dtype=torch.float64) * 1.6 - 0.8).requires_grad_()

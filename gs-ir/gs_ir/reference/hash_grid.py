@@ -12,12 +12,20 @@ Corner = tuple[int, int, int]
 
 
 def encode(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
+    points: Tensor,
+    table: Tensor,
+    compact: Tensor | None,
+    resolutions: list[int],
+    offsets: list[int],
+    active_levels: int,
+    *,
+    moving: bool,
 ) -> Tensor:
     """Features [N, L*F] of ``points`` [N, 3]; levels from ``active_levels`` on are zero.
 
-    Only ``moving`` points receive gradients.
+    Only ``moving`` points receive gradients. Values are those of ``compact`` where it is given.
     """
+    table = _values(table, compact)
     points = points if moving else points.detach()
     features = []
     for level in range(active_levels):
@@ -32,10 +40,18 @@ def encode(
 
 
 def encode_with_jacobian(
-    points: Tensor, table: Tensor, resolutions: list[int], offsets: list[int], active_levels: int, *, moving: bool
+    points: Tensor,
+    table: Tensor,
+    compact: Tensor | None,
+    resolutions: list[int],
+    offsets: list[int],
+    active_levels: int,
+    *,
+    moving: bool,
 ) -> tuple[Tensor, Tensor]:
     """Features [N, L*F] and their derivatives by the coordinates [N, L*F, 3]."""
-    features = encode(points, table, resolutions, offsets, active_levels, moving=moving)
+    table = _values(table, compact)
+    features = encode(points, table, None, resolutions, offsets, active_levels, moving=moving)
     points = points if moving else points.detach()
     jacobians = []
     for level in range(active_levels):
@@ -57,6 +73,11 @@ def entry_index(vertex: Tensor, resolution: int, size: int) -> Tensor:
         return vertex[..., 0] + side * (vertex[..., 1] + side * vertex[..., 2])
     hashed = vertex[..., 0] * PRIMES[0] ^ vertex[..., 1] * PRIMES[1] ^ vertex[..., 2] * PRIMES[2]
     return hashed & (size - 1)
+
+
+def _values(table: Tensor, compact: Tensor | None) -> Tensor:
+    """``compact`` as a function of ``table`` whose derivative is one."""
+    return table if compact is None else table + (compact.to(table.dtype) - table).detach()
 
 
 def _locate(points: Tensor, resolution: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@
 
 namespace gs_ir {
 
-constexpr int pack_alignment(int bytes) { return bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : 1; }
+constexpr int pack_alignment(int bytes) { return bytes % 16 == 0 ? 16 : bytes % 8 == 0 ? 8 : bytes % 4 == 0 ? 4 : bytes % 2 == 0 ? 2 : 1; }
 
 template <typename T, int N>
 struct alignas(pack_alignment(N * int(sizeof(T)))) Pack {

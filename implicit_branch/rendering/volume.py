@@ -152,7 +152,8 @@ def first_rays(samples: FieldSamples, rays: int, lists: Lists = EXACT) -> FieldS
     total = packed_info[-1].sum() if rays else intervals.packed_info.new_zeros(())
     lists.found("shaded intervals", total)
     end = min(lists.room("shaded intervals"), len(samples.used)) or int(total)
-    packed_info = packed_info.clamp_max(end)
+    start = packed_info[:, 0].clamp_max(end)
+    packed_info = torch.stack([start, packed_info[:, 1].minimum(end - start)], 1)
     cut = RaySamples(intervals.t_starts[:end], intervals.t_ends[:end], intervals.ray_indices[:end], packed_info)
     rest = FieldSamples(cut, *(values[:end] for values in samples[1:]))
     if lists.room("shaded intervals") == 0:

@@ -104,6 +104,20 @@ def test_exact_lists_are_waited_for_once_each(module):
     assert sum(counted.waits.values()) <= 6
 
 
+def test_a_list_of_any_name_may_be_too_short(module):
+    """Fails when entries behind the end of a list that overflowed are still referred to."""
+    lists = ExpectedLists()
+    for _ in range(3):
+        _terms(module, lists)
+    for name, room in lists.rooms:
+        for short in (1, 7, room // 3):
+            lists = ExpectedLists()
+            lists._rooms = {name: short}
+            terms = _terms(module, lists)
+            assert all(torch.isfinite(value) for value in terms.values()), f"{name}: {short} of {room}"
+            torch.stack(list(terms.values())).sum().backward()
+
+
 def test_a_list_that_was_too_short_is_reported_and_grows(module, caplog):
     """Fails when samples are lost without a word, or the room stays too small."""
     lists = ExpectedLists()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from core.camera import Camera
 from core.errors import InputError
@@ -32,7 +33,7 @@ class MotionFrames:
         *,
         root: str | Path,
         motion: str,
-        subject_root: str | Path,
+        subject_root: str | Path | None,
         gender: str,
         subject: str | None = None,
         frames: FrameRange = ALL_FRAMES,
@@ -40,18 +41,20 @@ class MotionFrames:
         size: tuple[int, int] | None = None,
         camera: str = "published",
         hdri: str | Path | None = None,
+        betas: Tensor | None = None,
     ) -> None:
         """Read poses, cameras and the subject's betas.
 
         Args:
             root: folder of motions; the files are ``<root>/<motion>/{poses, cameras}.npz``.
-            subject_root: the subject's capture, whose pose file holds its betas.
+            subject_root: the subject's capture, whose pose file holds its betas; None: give ``betas``.
             subject: name; default: the folder's.
             frames: positions in the motion.
             downscale: size divisor; ``size`` (height, width) overrides it.
             camera: ``published``: focal length 2000 px at 1080 rows, principal point at the image's centre, translation
                 ``trans - trans[0] + (0, 0.15, 5)``; extrinsics as stored. ``file``: all as the files say.
             hdri: light of every frame, found as a path or among the bundled maps.
+            betas: [10] shape, instead of the subject's.
 
         Raises:
             InputError: a file is missing or broken, or the motion is shorter than ``frames``.
@@ -63,7 +66,7 @@ class MotionFrames:
                 expected="'published' or 'file'",
                 next_step="Correct the option.",
             )
-        folder, subject_root = Path(root) / motion, Path(subject_root)
+        folder = Path(root) / motion
         poses = read_poses(folder / "poses.npz")
         cameras = read_cameras(folder / "cameras.npz")
         cameras.check_frames(len(poses))
@@ -73,8 +76,8 @@ class MotionFrames:
             shift = body_pose.transl.new_tensor(PUBLISHED_POSITION) - body_pose.transl[0]
             body_pose = replace(body_pose, transl=body_pose.transl + shift)
         self.motion = motion
-        self.subject, self.gender = subject or subject_root.name, gender
-        self.betas = read_betas([subject_root / "poses" / "anim_nerf_train.npz", subject_root / "poses.npz"], gender)
+        self.subject, self.gender = subject or Path(subject_root or "nobody").name, gender
+        self.betas = _subject_betas(subject_root, gender) if betas is None else betas
         self._light = None if hdri is None else find_hdri(hdri)
         self._poses, self._selected = body_pose, selected
         self._cameras, self._published = cameras, camera == "published"
@@ -100,6 +103,13 @@ class MotionFrames:
 
     def __iter__(self) -> Iterator[Frame]:
         return iter(self._frames)
+
+
+def _subject_betas(subject_root: str | Path | None, gender: str) -> Tensor:
+    if subject_root is None:
+        raise ValueError("a motion needs a subject_root or betas")
+    folder = Path(subject_root)
+    return read_betas([folder / "poses" / "anim_nerf_train.npz", folder / "poses.npz"], gender)
 
 
 def published_camera(cameras: StoredCameras, frame: int) -> Camera:

@@ -42,6 +42,8 @@ class CaptureReader:
     height: int
     dilation: int | None = None
     """Kernel side of the mask dilation whose bounding box is the frame's valid region; None: every pixel is valid."""
+    keep_background: bool = False
+    """Leave pixels outside the mask as they are; else they become white."""
 
     def read(self, position: int, number: int, files: FrameFiles, pose: BodyPose) -> Frame:
         """Read the frame at ``position`` of the dataset, ``number`` of the sequence (row of per-frame cameras).
@@ -51,7 +53,8 @@ class CaptureReader:
         """
         mask = self._mask(files.mask)
         image = self._resampled(files.image, read_image(files.image))
-        image = torch.where(mask[..., None] > 0.5, image, torch.ones_like(image))
+        if not self.keep_background:
+            image = torch.where(mask[..., None] > 0.5, image, torch.ones_like(image))
         return Frame(
             index=position,
             name=f"{position:04d}",

@@ -58,7 +58,7 @@ class DistillationFrames:
         self.subject, self.gender, self.betas = frames.subject, frames.gender, frames.betas
         folder = Path(folder)
         alpha = Path(alpha_folder) if alpha_folder else folder.with_name(folder.name + "-with-alpha")
-        self._files = _RenderFiles(folder, alpha, tuple(_render_names(folder)))
+        self._files = _RenderFiles(folder, alpha, tuple(render_names(folder)))
         if len(self._files.names) != len(frames):
             raise InputError(
                 folder,
@@ -138,7 +138,7 @@ class _RenderFiles:
         return read_picture_maps(self.folder, self.alpha_folder, name, fallback_alpha=frame.mask)
 
 
-def _render_names(folder: Path) -> list[str]:
+def render_names(folder: Path) -> list[str]:
     """Stems of the renders in ``folder``, ascending: every frame has a normal map or float maps."""
     if not folder.is_dir():
         nearest = next((parent for parent in folder.parents if parent.is_dir()), Path())

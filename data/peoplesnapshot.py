@@ -33,6 +33,7 @@ class PeopleSnapshotFrames:
         downscale: float = 1.0,
         size: tuple[int, int] | None = None,
         preload: bool = False,
+        keep_background: bool = False,
     ) -> None:
         """Find all files and check them against each other; pictures are read on demand.
 
@@ -41,6 +42,7 @@ class PeopleSnapshotFrames:
             split: ``train``, ``val`` or ``test``: names the pose file.
             frames: positions in the sorted images.
             downscale: size divisor; ``size`` (height, width) overrides it.
+            keep_background: leave what lies outside the mask as it is in the images, instead of white.
 
         Raises:
             InputError: any file is missing, or they do not fit together.
@@ -54,7 +56,7 @@ class PeopleSnapshotFrames:
         masks = matching_files(folder / "masks", numbers, (".npy", *PICTURES))
         poses = _split_poses(folder, split, gender, selected, len(images))
         width, height = target_size(cameras.width, cameras.height, downscale, size)
-        reader = CaptureReader(cameras, width, height)
+        reader = CaptureReader(cameras, width, height, keep_background=keep_background)
         files = [FrameFiles(images[number], mask) for number, mask in zip(numbers, masks)]
         reader.check_size(files[0].image)
         self.subject, self.gender = subject, gender

@@ -100,6 +100,14 @@ def read_betas(candidates: Sequence[Path], gender: str | None = None) -> Tensor:
     return betas
 
 
+def read_recorded_gender(path: Path) -> str | None:
+    """The gender that a pose file names; None where there is no file or it names none."""
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path, _NEXT_STEP)
+    return str(arrays["gender"]) if "gender" in arrays else None
+
+
 def _pose_rows(path: Path, arrays: dict[str, np.ndarray]) -> Tensor:
     if "global_orient" in arrays:
         parts = _rows(path, arrays, ("global_orient",), 3), _rows(path, arrays, ("body_pose",), 69)

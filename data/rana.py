@@ -35,6 +35,7 @@ class RanaFrames:
         downscale: float = 1.0,
         size: tuple[int, int] | None = None,
         preload: bool = False,
+        keep_background: bool = False,
     ) -> None:
         """Find all files and check them against each other; pictures are read on demand.
 
@@ -43,6 +44,7 @@ class RanaFrames:
             gender: ``male``, ``female`` or ``neutral``.
             frames: positions in the sorted sequence.
             downscale: size divisor; ``size`` (height, width) overrides it.
+            keep_background: leave what lies outside the mask as it is in the images, instead of white.
 
         Raises:
             InputError: any file is missing, or they do not fit together.
@@ -56,7 +58,7 @@ class RanaFrames:
         selected = frames.indices(len(images), folder / "images", "images")
         numbers = [list(images)[i] for i in selected]
         width, height = target_size(cameras.width, cameras.height, downscale, size)
-        reader = CaptureReader(cameras, width, height, VALID_DILATION)
+        reader = CaptureReader(cameras, width, height, VALID_DILATION, keep_background)
         columns = {
             "image": [images[n] for n in numbers],
             "mask": matching_files(folder / "masks", numbers, (".npy", *PICTURES)),

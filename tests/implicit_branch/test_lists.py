@@ -10,7 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.frames import Frame
+from gs_ir.marching import RaySamples
 from implicit_branch.module import TeacherModule
+from implicit_branch.rendering.volume import FieldSamples, first_rays
 from implicit_branch.sampling.lists import EXACT, ExpectedLists, Lists
 from implicit_branch.teacher import Teacher
 from tests.implicit_branch.test_training import WEIGHTS, _module, frames  # noqa: F401
@@ -102,6 +104,23 @@ def test_exact_lists_are_waited_for_once_each(module):
     with CountedOperators() as counted:
         module._terms(WEIGHTS.keys(), torch.Generator().manual_seed(4))
     assert sum(counted.waits.values()) <= 6
+
+
+@pytest.mark.parametrize("room", [1, 5, 6, 11, 40])
+def test_shaded_intervals_stay_inside_their_list(room):
+    """Fails when a ray still refers to intervals behind the end of the list: the kernels would read there."""
+    counts = torch.tensor([0, 6, 5, 0, 9])
+    packed_info = torch.stack([counts.cumsum(0) - counts, counts], 1)
+    rows = torch.repeat_interleave(torch.arange(5), counts)
+    intervals = RaySamples(torch.zeros(20), torch.ones(20), rows, packed_info)
+    columns = {name: torch.ones(20) for name in FieldSamples._fields if name != "intervals"}
+    lists = ExpectedLists()
+    lists._rooms = {"shaded intervals": room}
+    first = first_rays(FieldSamples(intervals, **columns), 3, lists)
+    assert len(first.weights) == min(room, 20)
+    found = torch.cat([torch.arange(start, start + n) for start, n in first.intervals.packed_info.tolist()])
+    torch.testing.assert_close(found, torch.arange(min(room, 11)))
+    assert first.weights.sum() == min(room, 11)
 
 
 def test_a_list_of_any_name_may_be_too_short(module):

@@ -16,12 +16,13 @@
 #include "cuda_launch.cuh"
 #include "cuda_vector.cuh"
 #include "gs_ir/hash_grid.h"
+#include "hash_cell.cuh"
 
 namespace {
 
 using at::IntArrayRef;
 using at::Tensor;
-using gs_ir::HashCell;
+using gs_ir::LoadedCell;
 using gs_ir::kBlock;
 using gs_ir::Vec3;
 using OptionalTensor = std::optional<Tensor>;
@@ -102,27 +103,6 @@ __device__ void load_columns(const T* from, T* to, bool whole, int columns) {
 #pragma unroll
     for (int i = 0; i < N; ++i) to[i] = i < columns ? from[i] : T(0);
 }
-
-// A cell and its corners' values, fetched with one load each: corner c is entry c of `values`.
-template <int F, typename T>
-struct LoadedCell {
-    HashCell<T> cell;
-    uint32_t entries[8];
-    T values[8 * F];
-
-    __device__ LoadedCell(const gs_ir::HashLevel& level, Vec3<T> point)
-        : cell(gs_ir::locate_cell(point, level.resolution)) {
-        gs_ir::corner_entries(level, cell, entries);
-    }
-    template <typename S>
-    __device__ void load(const S* level_table) {
-        S stored[8 * F];
-#pragma unroll
-        for (int c = 0; c < 8; ++c) gs_ir::load_pack<F>(level_table + int64_t(entries[c]) * F, stored + c * F);
-#pragma unroll
-        for (int i = 0; i < 8 * F; ++i) values[i] = T(stored[i]);
-    }
-};
 
 template <int F, bool kJacobian, typename T, typename S>
 __global__ void __launch_bounds__(kBlock) encode_kernel(const Grid<T, S> grid, T* features, T* jacobian) {

@@ -20,10 +20,12 @@ from gs_ir.bvh import (
 from gs_ir.correspondence import Correspondences, SeedGrid, build_seeds, find_correspondences
 from gs_ir.cubemap import PrefilteredLight, equirect_to_cubemap, sample_cubemap, texel_directions, texel_solid_angles
 from gs_ir.directional import directional_visibility, lobe_visibility
+from gs_ir.field import field_values
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
 from gs_ir.light_cells import LightCells
 from gs_ir.marching import RaySamples, insert_samples, march, render_weights, resample
 from gs_ir.marching_cubes import marching_cubes, mesh_parts
+from gs_ir.mlp import mlp, sdf_mlp
 from gs_ir.nearest import nearest_neighbours
 from gs_ir.packed import accumulate
 from gs_ir.posing import PosingRules, SeenSurfels, pose_surfels
@@ -64,6 +66,7 @@ __all__ = [
     "encode",
     "encode_with_jacobian",
     "equirect_to_cubemap",
+    "field_values",
     "find_correspondences",
     "has_kernel",
     "insert_samples",
@@ -71,6 +74,7 @@ __all__ = [
     "march",
     "marching_cubes",
     "mesh_parts",
+    "mlp",
     "nearest_neighbours",
     "pose_surfels",
     "prefilter",
@@ -85,6 +89,7 @@ __all__ = [
     "sample_cubemap",
     "sample_split_sum",
     "sample_transforms",
+    "sdf_mlp",
     "shade",
     "signed_distance",
     "split_sum_table",

@@ -14,13 +14,16 @@ from core.frames import BodyPose
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.non_rigid import Rigid
 from explicit_branch.rendering.changes import same, versions
+from explicit_branch.rendering.directional import require_masks
 from explicit_branch.rendering.shading import ShadingOptions
 from gs_ir import has_kernel
 from gs_ir.cubemap import PrefilteredLight
+from gs_ir.directional import own_masks
 from gs_ir.frame import (
     VIEW_NUMBERS,
     FrameImages,
     FrameRules,
+    FrameShadows,
     RestSkeleton,
     RestSurfels,
     draw_frame,
@@ -69,21 +72,19 @@ class RealTimeFrames:
         self.avatar, self.occlusion, self.compositing, self.options = avatar, occlusion, compositing, options
         self._graphs: dict[FrameKind, _Graph] = {}
         self._light: list[Tensor] = []
+        self._shadows: FrameShadows | None = None
         self._prepared_for: tuple | None = None
         self._light_source: PrefilteredLight | None = None
         self._camera_key: tuple | None = None
 
     def serves(self, camera: Camera) -> bool:
-        """Whether frames of ``camera`` can be drawn so: a GPU with kernels, nothing learned moves the surfels, and no
-        shadows with directions.
-        """
+        """Whether frames of ``camera`` can be drawn so: a GPU with kernels, and nothing learned moves the surfels."""
         avatar = self.avatar
         return (
             avatar.surfels.positions.is_cuda
             and not torch.is_grad_enabled()
             and has_kernel("draw_frame", "CUDA")
             and isinstance(avatar.deformation.non_rigid, Rigid)
-            and self.occlusion != "directional"
             and avatar.record.raster_rules.supersampling(camera) == 1
         )
 
@@ -118,10 +119,18 @@ class RealTimeFrames:
             return
         with torch.inference_mode(False), torch.no_grad():
             self._surfels, self._probes = rest_surfels(avatar, self.occlusion)
+            self._own_masks = self._surfel_masks()
             self._skeleton = rest_skeleton(avatar)
             self._view = torch.zeros(VIEW_NUMBERS, device=avatar.surfels.positions.device)
-        self._prepared_for, self._camera_key = state, None
+        self._prepared_for, self._camera_key, self._light_source = state, None, None
         self._graphs.clear()
+
+    def _surfel_masks(self) -> Tensor | None:
+        """What each surfel's own part leaves open, where shadows have directions."""
+        if self._probes is None or self.occlusion != "directional":
+            return None
+        require_masks(self._probes)
+        return own_masks(self._probes, self.avatar.surfels.positions)
 
     def _prepare_light(self, light: PrefilteredLight) -> None:
         source = self._light_source
@@ -131,8 +140,12 @@ class RealTimeFrames:
             fresh = light_tensors(light)
             if source is not None and source.roughness == light.roughness and fresh[0].shape == self._light[0].shape:
                 self._light[0].copy_(fresh[0])
+                if self._shadows is not None:
+                    self._shadows.cells.copy_(light.own_cells())
             else:
                 self._light = [x.clone() for x in fresh]
+                masks = self._own_masks
+                self._shadows = None if masks is None else FrameShadows(masks, light.own_cells().clone())
                 self._graphs.clear()
         self._light_source = light
 
@@ -183,6 +196,7 @@ class RealTimeFrames:
             self._skeleton,
             self._view,
             probes=self._probes,
+            shadows=self._shadows,
             light=self._light,
             table=split_sum(self._view.dtype, self._view.device),
             rules=rules,
@@ -200,7 +214,7 @@ def rest_surfels(avatar: Avatar, occlusion: str) -> tuple[RestSurfels, ProbeVolu
     own, others = torch.ones_like(surfels.opacities), None
     if avatar.probes is not None and occlusion != "none":
         own = query_own_probes(avatar.probes.volumes, surfels.positions, frames[:, :, 2], part)
-        others = avatar.probes.volumes if occlusion == "ambient" else None
+        others = avatar.probes.volumes if occlusion in ("ambient", "directional") else None
     rest = RestSurfels(
         centers=surfels.positions,
         tangents_u=frames[:, :, 0] * scales[:, :1],

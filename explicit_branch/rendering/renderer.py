@@ -304,5 +304,8 @@ def _buffer(images: FrameImages, camera: Camera, deferred: bool) -> GBuffer:
     assert images.values is not None
     assert images.depth is not None
     properties = images.values if deferred else images.values[..., 3:]
-    pieces = dict(zip(PROPERTIES, properties.split(list(PROPERTIES.values()), -1), strict=True))
+    widths = list(PROPERTIES.values())
+    pieces = dict(zip(PROPERTIES, properties[..., : sum(widths)].split(widths, -1), strict=True))
+    if properties.shape[-1] > sum(widths):
+        pieces["lobes"] = properties[..., sum(widths) :]
     return gather(pieces, images.alpha, images.depth, camera.to(images.alpha.device))

@@ -6,6 +6,7 @@
 namespace gs_ir {
 
 constexpr int kQuad = kMaskWords;
+constexpr int kMaskBits = kMaskWords * kWordBits;
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
 // The light as the lanes of a quad read it: what belongs to the four words lies side by side.
@@ -16,6 +17,15 @@ struct QuadLight {
     __device__ Vec3<T> direction(int b, int word) const { return load3(directions[b][word]); }
     __device__ Vec3<T> energy(int b, int word) const { return load3(energies[b][word]); }
 };
+
+// Turns the block's share of one part's masks: blockIdx.y is the part. table [128] is the part's.
+__device__ inline void turn_part(
+    const uint32_t* masks, const int64_t* offsets, const uint8_t* table, uint32_t* turned) {
+    const int64_t end = kMaskWords * offsets[blockIdx.y + 1];
+    int64_t i = kMaskWords * offsets[blockIdx.y] + int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    for (; i < end; i += int64_t(gridDim.x) * blockDim.x)
+        turned[i] = turned_word(masks + i / kMaskWords * kMaskWords, table, int(i % kMaskWords));
+}
 
 // Fills `light` from arrays [127, 3] by all threads of the block; the 128th direction has no energy. Synchronises the block.
 template <typename T>
@@ -36,19 +46,26 @@ __device__ __forceinline__ ProbeCell cell_of_lane(const ProbeCell& cell, int lan
              __shfl_sync(kWholeWarp, cell.weights[1], lane, kQuad)}};
 }
 
-// Visibility of the directions of this lane's word (lane % 4). The lanes of a quad look four parts up at a time, one
+// Bits of this lane's word whose directions lie above the horizon of `normal`.
+template <typename T>
+__device__ uint32_t lamps_above(const QuadLight<T>& light, Vec3<T> normal) {
+    const int word = threadIdx.x % kQuad;
+    return bits_above(normal, word, [&](int b) { return light.direction(b, word); });
+}
+
+// Visibility of the `wanted` directions of this lane's word (lane % 4). The lanes of a quad look four parts up at a time, one
 // each, and hand the probes round. All lanes of the warp must call; those of a quad with the same point.
 template <typename T>
 __device__ void quad_visibility(
     const MaskVolumes<T>& probes, const SurfacePoint<T>& at, const uint8_t* tables, const T* part_from_world,
-    T shift, T (&visible)[kWordBits]) {
+    T shift, uint32_t wanted, T (&visible)[kWordBits]) {
     const int word = threadIdx.x % kQuad;
     start(at, tables, probes.parts, word, visible);
     for (int64_t group = 0; group < probes.parts; group += kQuad) {
         ProbeCell mine = {};
         if (group + word < probes.parts) mine = occluding_cell(probes, group + word, at, part_from_world, shift);
         for (int lane = 0; lane < kQuad && group + lane < probes.parts; ++lane)
-            darken(probes.masks, cell_of_lane(mine, lane), word, visible);
+            darken(probes.masks, cell_of_lane(mine, lane), word, wanted, visible);
     }
 }
 

@@ -75,16 +75,21 @@ struct Query {
           part_from_world(pose.const_data_ptr<T>()),
           shift(T(metres[1])) {}
 
-    // sink(k, visibility of direction k) for every direction.
-    template <typename Sink>
-    void visit(int64_t i, const Sink& sink) const {
+    // sink(k, visibility of direction k) for every direction; exact for those that wanted(word) has bits of.
+    template <typename Wanted, typename Sink>
+    void visit(int64_t i, const Wanted& wanted, const Sink& sink) const {
         const gs_ir::SurfacePoint<T> at = {
             gs_ir::load3(points + 3 * i), gs_ir::load3(normals + 3 * i), own[i], own_masks + kMaskWords * i};
         T visible[kMaskWords][kWordBits];
-        for (int word = 0; word < kMaskWords; ++word) gs_ir::start(at, tables, probes.parts, word, visible[word]);
+        uint32_t bits[kMaskWords];
+        for (int word = 0; word < kMaskWords; ++word) {
+            gs_ir::start(at, tables, probes.parts, word, visible[word]);
+            bits[word] = wanted(word);
+        }
         for (int64_t part = 0; part < probes.parts; ++part) {
             const auto cell = gs_ir::occluding_cell(probes, part, at, part_from_world, shift);
-            for (int word = 0; word < kMaskWords; ++word) gs_ir::darken(probes.masks, cell, word, visible[word]);
+            for (int word = 0; word < kMaskWords; ++word)
+                gs_ir::darken(probes.masks, cell, word, bits[word], visible[word]);
         }
         for (int k = 0; k < kDirections; ++k) sink(k, visible[k / kWordBits][k % kWordBits]);
     }
@@ -98,7 +103,7 @@ at::Tensor directional_visibility(
         auto* o = out.mutable_data_ptr<scalar_t>();
         at::parallel_for(0, out.size(0), kPointsPerTask, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i)
-                query.visit(i, [&](int k, scalar_t visible) { o[kDirections * i + k] = visible; });
+                query.visit(i, gs_ir::direction_bits, [&](int k, scalar_t visible) { o[kDirections * i + k] = visible; });
         });
     });
     return out;
@@ -119,7 +124,11 @@ at::Tensor lobe_visibility(
                 const auto normal = gs_ir::load3(query.normals + 3 * i);
                 const auto lobe = gs_ir::specular_lobe(gs_ir::load3(axes + 3 * i), roughness[i]);
                 gs_ir::LobeSums<scalar_t> sums;
-                query.visit(i, [&](int k, scalar_t visible) {
+                const auto above = [&](int word) {
+                    return gs_ir::bits_above(
+                        normal, word, [&](int b) { return gs_ir::load3(directions + 3 * (kWordBits * word + b)); });
+                };
+                query.visit(i, above, [&](int k, scalar_t visible) {
                     sums.add(normal, lobe, gs_ir::load3(directions + 3 * k), gs_ir::load3(energies + 3 * k), visible);
                 });
                 for (int s = 0; s < gs_ir::kShares; ++s) o[gs_ir::kShares * i + s] = sums.share(s);

@@ -10,12 +10,12 @@
 namespace {
 
 using gs_ir::kDirections;
+using gs_ir::kMaskBits;
 using gs_ir::kMaskWords;
 using gs_ir::kQuad;
 using gs_ir::kShares;
 using gs_ir::kWordBits;
 constexpr int kThreads = 128;
-constexpr int kBits = kMaskWords * kWordBits;
 template <typename T>
 constexpr int kLeastBlocks = sizeof(T) == 4 ? 4 : 1;  // an SM: 128 registers a thread in float
 
@@ -24,29 +24,26 @@ const uint32_t* words(const at::Tensor& masks) {
 }
 
 at::Tensor direction_tables(const at::Tensor& part_from_world, const at::Tensor& directions, const at::Tensor& baked) {
-    at::Tensor out = at::empty({part_from_world.size(0), kBits}, directions.options().dtype(at::kByte));
+    at::Tensor out = at::empty({part_from_world.size(0), kMaskBits}, directions.options().dtype(at::kByte));
     auto* table = out.mutable_data_ptr<uint8_t>();
     AT_DISPATCH_FLOATING_TYPES(directions.scalar_type(), "direction_tables", [&] {
         const auto* pose = part_from_world.const_data_ptr<scalar_t>();
         const auto *d = directions.const_data_ptr<scalar_t>(), *b = baked.const_data_ptr<scalar_t>();
         gs_ir::for_each<64>(out, out.numel(), [=] __device__(int64_t i) {
-            table[i] = gs_ir::table_entry(pose + 12 * (i / kBits), d, b, int(i % kBits));
+            table[i] = gs_ir::table_entry(pose + 12 * (i / kMaskBits), d, b, int(i % kMaskBits));
         });
     });
     return out;
 }
 
-// A block turns a share of one part's probes: blockIdx.y is the part.
+// A block turns a share of one part's probes.
 __global__ void __launch_bounds__(kThreads) turn_masks_kernel(
     const uint32_t* masks, const int64_t* offsets, const uint8_t* tables, uint32_t* turned) {
-    __shared__ uint8_t table[kBits];
-    static_assert(kThreads == kBits);
-    table[threadIdx.x] = tables[kBits * blockIdx.y + threadIdx.x];
+    __shared__ uint8_t table[kMaskBits];
+    static_assert(kThreads == kMaskBits);
+    table[threadIdx.x] = tables[kMaskBits * blockIdx.y + threadIdx.x];
     __syncthreads();
-    const int64_t end = kMaskWords * offsets[blockIdx.y + 1];
-    int64_t i = kMaskWords * offsets[blockIdx.y] + int64_t(blockIdx.x) * kThreads + threadIdx.x;
-    for (; i < end; i += int64_t(gridDim.x) * kThreads)
-        turned[i] = gs_ir::turned_word(masks + i / kMaskWords * kMaskWords, table, int(i % kMaskWords));
+    gs_ir::turn_part(masks, offsets, table, turned);
 }
 
 constexpr int64_t kTurningBlocks = 1056;  // of all parts together: 8 for each SM of a large GPU
@@ -94,11 +91,11 @@ struct Query {
           shift(T(metres[1])),
           count(surface[0].size(0)) {}
 
-    // Of this lane's word; quads past the end repeat the last point, so that their warp stays whole.
-    __device__ void visibility(int64_t i, T (&visible)[kWordBits]) const {
+    // Of this lane's word, for the `wanted` directions; quads past the end repeat the last point, so that their warp stays whole.
+    __device__ void visibility(int64_t i, uint32_t wanted, T (&visible)[kWordBits]) const {
         const gs_ir::SurfacePoint<T> at = {
             gs_ir::load3(points + 3 * i), gs_ir::load3(normals + 3 * i), own[i], own_masks + kMaskWords * i};
-        gs_ir::quad_visibility(probes, at, tables, part_from_world, shift, visible);
+        gs_ir::quad_visibility(probes, at, tables, part_from_world, shift, wanted, visible);
     }
     __device__ int64_t quad() const { return (int64_t(blockIdx.x) * kThreads + threadIdx.x) / kQuad; }
     int blocks() const { return gs_ir::blocks_for(count * kQuad, kThreads); }
@@ -109,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) directional_visibil
     const int64_t i = query.quad();
     const int word = threadIdx.x % kQuad;
     T visible[kWordBits];
-    query.visibility(min(i, query.count - 1), visible);
+    query.visibility(min(i, query.count - 1), gs_ir::direction_bits(word), visible);
     if (i >= query.count) return;
 #pragma unroll
     for (int b = 0; b < kWordBits; ++b)
@@ -137,9 +134,10 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) lobe_visibility_ker
     gs_ir::load_light(light, directions, energies);
     const int64_t quad = query.quad(), i = min(quad, query.count - 1);
     T visible[kWordBits];
-    query.visibility(i, visible);
+    const auto normal = gs_ir::load3(query.normals + 3 * i);
+    query.visibility(i, gs_ir::lamps_above(light, normal), visible);
     const auto lobe = gs_ir::specular_lobe(gs_ir::load3(axes + 3 * i), roughness[i]);
-    const auto sums = gs_ir::quad_lobes(light, gs_ir::load3(query.normals + 3 * i), lobe, visible);
+    const auto sums = gs_ir::quad_lobes(light, normal, lobe, visible);
     if (quad >= query.count) return;
     // Two of the seven shares for each lane.
 #pragma unroll

@@ -41,14 +41,32 @@ struct RestSurfels {
 struct FrameRules {
     ShadingRules shading;
     bool deferred, published_compositing, area_opacity, buffer;
+    bool directional;  // each lobe has its visibility
     int32_t width, height;
 };
 
-// Values of a surfel: radiance (forward), then properties (deferred, or a G-buffer asked for).
+// Values of a surfel: radiance (forward), then properties (deferred, or a G-buffer asked for), and behind them what
+// arrives of the light where shadows have directions.
 constexpr int kProperties = 9;  // albedo, roughness, metallic, normal, visibility
+constexpr int kArriving = 6;    // diffuse, specular
 
 __host__ __device__ inline int32_t frame_channels(const FrameRules& rules) {
-    return (rules.deferred ? 0 : 3) + (rules.deferred || rules.buffer ? kProperties : 0);
+    const int32_t properties = kProperties + (rules.directional ? kArriving : 0);
+    return (rules.deferred ? 0 : 3) + (rules.deferred || rules.buffer ? properties : 0);
+}
+
+// Shares of the light that reach each lobe, by colour.
+struct ArrivingLight {
+    Vec3<float> diffuse, specular;
+};
+
+// Radiance towards the viewer; the shares take the place of the element's visibility.
+__device__ inline Vec3<float> shade_arriving(
+    SurfaceElement<float> s, const ArrivingLight& arriving, const FrameLight<float>& light,
+    const SplitSumTable<float>& table, const ShadingRules& rules) {
+    s.visibility = 1.0f;
+    const Lobes<float> lobes = shade_lobes(s, light, table, rules);
+    return multiplied(lobes.diffuse, arriving.diffuse) + multiplied(lobes.specular, arriving.specular);
 }
 
 }  // namespace gs_ir

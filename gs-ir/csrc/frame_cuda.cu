@@ -1,8 +1,9 @@
 // A frame on the GPU, from pose to sRGB picture, without a word to the host (see gs_ir/frame.py).
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
-#include "frame_surfels.cuh"
+#include "frame_shadows.cuh"
 #include "tile_lists.cuh"
 
 namespace {
@@ -16,8 +17,9 @@ struct Picture {
 };
 
 // What deferred shading makes of a pixel's premultiplied properties: premultiplied radiance.
+template <int kWidth>
 __device__ Vec3<float> shade_pixel(
-    const float* sums, float alpha, const Place& place, const FrameSetup& setup, const FrameLight<float>& light,
+    const float (&sums)[kWidth], float alpha, const Place& place, const FrameSetup& setup, const FrameLight<float>& light,
     const SplitSumTable<float>& table, const ShadingRules& rules) {
     if (!(alpha > kAlphaFloor)) return {0.0f, 0.0f, 0.0f};
     const float average = 1.0f / alpha;
@@ -29,6 +31,10 @@ __device__ Vec3<float> shade_pixel(
     s.roughness = sums[3] * average;
     s.metallic = sums[4] * average;
     s.visibility = sums[8] * average;
+    if constexpr (kWidth >= kProperties + kArriving)
+        return shade_arriving(
+                   s, {load3(sums + kProperties) * average, load3(sums + kProperties + 3) * average}, light, table, rules) *
+               alpha;
     return shade(s, light, table, rules) * alpha;
 }
 
@@ -49,7 +55,7 @@ __global__ void __launch_bounds__(kQuarterThreads) draw_picture(
     const float alpha = 1.0f - state.transmittance;
     const bool inside = place.x < scene.width && place.y < scene.height;
     Vec3<float> radiance = load3(sums);
-    if (kDeferred) radiance = shade_pixel(sums, alpha, place, *setup, light, table, rules.shading);
+    if constexpr (kDeferred) radiance = shade_pixel(sums, alpha, place, *setup, light, table, rules.shading);
     const bool in_srgb = kDeferred && rules.published_compositing;
     const float linear[3] = {radiance.x, radiance.y, radiance.z};
     float colour[4];
@@ -65,10 +71,11 @@ __global__ void __launch_bounds__(kQuarterThreads) draw_picture(
     write_patch(place, scene.width, scene.height, scene.channels, sums, buffer, out.values);
 }
 
-FrameRules frame_rules(at::IntArrayRef flags, int64_t width, int64_t height) {
+FrameRules frame_rules(at::IntArrayRef flags, bool directional, int64_t width, int64_t height) {
     TORCH_CHECK(flags.size() == 8, "draw_frame: 8 rules expected, found ", flags.size());
     const ShadingRules shading = {NormalRule(flags[0]), flags[1] != 0, flags[2] != 0, flags[3] != 0};
-    return {shading, flags[4] != 0, flags[5] != 0, flags[6] != 0, flags[7] != 0, int32_t(width), int32_t(height)};
+    return {shading,       flags[4] != 0, flags[5] != 0,  flags[6] != 0,
+            flags[7] != 0, directional,   int32_t(width), int32_t(height)};
 }
 
 RestSurfels rest_surfels(at::TensorList t) {
@@ -86,6 +93,53 @@ FrameLight<float> frame_light(at::TensorList t, const FrameView* view) {
             t[3].const_data_ptr<float>(), int32_t(t[3].size(0)),          view->light_from_world};
 }
 
+constexpr int kTurningBlocks = 528;  // of all parts together: 4 for each SM of a large GPU
+
+// shadows: masks, own masks; directions and energies of the lamps, directions baked. `turned` and `tables` are filled.
+FrameShadows frame_shadows(
+    at::TensorList shadows, at::TensorList volumes, double cell, const at::Tensor& turned, const at::Tensor& tables) {
+    const auto words = [](const at::Tensor& t) { return reinterpret_cast<const uint32_t*>(t.const_data_ptr<int64_t>()); };
+    const MaskVolumes<float> probes = {
+        words(turned), volumes[1].const_data_ptr<int64_t>(), volumes[2].const_data_ptr<float>(),
+        volumes[3].const_data_ptr<int64_t>(), float(cell), volumes[2].size(0)};
+    return {words(shadows[0]), words(shadows[1]), shadows[2].const_data_ptr<float>(), shadows[3].const_data_ptr<float>(),
+            shadows[4].const_data_ptr<float>(), tables.mutable_data_ptr<uint8_t>(),
+            reinterpret_cast<uint32_t*>(turned.mutable_data_ptr<int64_t>()), probes};
+}
+
+// What occludes the surfels: nothing more than their own part, ambient visibility of others, or directional shadows.
+struct Occluders {
+    at::TensorList volumes, shadows;
+    double cell;
+};
+
+void prepare(
+    const RestSurfels& rest, const Occluders& occluders, const FrameView* view, const FrameSetup* setup,
+    const FrameLight<float>& light, const SplitSumTable<float>& table, const FrameRules& rules, const SurfelOutputs& out) {
+    if (rest.count == 0) return;
+    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+    const int blocks = blocks_for(rest.count, kSurfelThreads);
+    const at::TensorList volumes = occluders.volumes;
+    if (rules.directional) {
+        const int64_t parts = volumes[2].size(0);
+        const at::Tensor turned = at::empty_like(occluders.shadows[0]);
+        const at::Tensor tables = at::empty({parts, kMaskBits}, turned.options().dtype(at::kByte));
+        const FrameShadows shadows = frame_shadows(occluders.shadows, volumes, occluders.cell, turned, tables);
+        const dim3 grid(unsigned((kTurningBlocks + parts - 1) / parts), unsigned(parts));
+        turn_probes<<<grid, kMaskBits, 0, stream>>>(view, setup, shadows);
+        C10_CUDA_KERNEL_LAUNCH_CHECK();
+        prepare_shadowed_surfels<<<blocks, kSurfelThreads, 0, stream>>>(
+            rest, view, setup, shadows, light, table, rules, out);
+    } else {
+        const bool query = !volumes.empty();
+        const at::Tensor rows = query ? half_rows(volumes[0]) : at::Tensor();
+        const auto probes = query ? device_probes<float>(rows, volumes, occluders.cell) : Probes<float, HalfRows>{};
+        const auto kernel = query ? prepare_surfels<true> : prepare_surfels<false>;
+        kernel<<<blocks, kSurfelThreads, 0, stream>>>(rest, view, setup, probes, light, table, rules, out);
+    }
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
 void draw(
     const TileScene<float>& scene, int64_t tiles, const FrameView* view, const FrameSetup* setup,
     const FrameLight<float>& light, const SplitSumTable<float>& table, const FrameRules& rules, const Picture& out) {
@@ -94,25 +148,24 @@ void draw(
             scene, view, setup, light, table, rules, out);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
     };
-    if (rules.deferred) return launch(draw_picture<12, true>);
-    if (rules.buffer) return launch(draw_picture<12, false>);
+    if (rules.deferred) return launch(rules.directional ? draw_picture<16, true> : draw_picture<12, true>);
+    if (rules.buffer) return launch(rules.directional ? draw_picture<18, false> : draw_picture<12, false>);
     launch(draw_picture<4, false>);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> draw_frame(
     at::TensorList surfels, at::TensorList skeleton, const at::Tensor& view, at::TensorList volumes, double cell,
-    at::TensorList light, const at::Tensor& table, at::IntArrayRef flags, int64_t width, int64_t height,
-    int64_t capacity) {
+    at::TensorList shadows, at::TensorList light, const at::Tensor& table, at::IntArrayRef flags, int64_t width,
+    int64_t height, int64_t capacity) {
     const c10::cuda::CUDAGuard guard(view.device());
-    const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-    const FrameRules rules = frame_rules(flags, width, height);
+    const FrameRules rules = frame_rules(flags, !shadows.empty(), width, height);
     const RestSurfels rest = rest_surfels(surfels);
     const auto bytes = view.options().dtype(at::kByte), integers = view.options().dtype(at::kInt);
     TORCH_CHECK(view.numel() * sizeof(float) == sizeof(FrameView), "draw_frame: view of another size");
     const auto* seen = reinterpret_cast<const FrameView*>(view.const_data_ptr<float>());
     const at::Tensor setup_memory = at::empty({int64_t(sizeof(FrameSetup))}, bytes);
     auto* setup = reinterpret_cast<FrameSetup*>(setup_memory.mutable_data_ptr());
-    set_up_frame<<<1, 32, 0, stream>>>(seen, frame_skeleton(skeleton), setup);
+    set_up_frame<<<1, 32, 0, c10::cuda::getCurrentCUDAStream()>>>(seen, frame_skeleton(skeleton), setup);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
 
     const int64_t channels = frame_channels(rules);
@@ -124,15 +177,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> draw_fram
         depths.mutable_data_ptr<float>(), values.mutable_data_ptr<float>()};
     const FrameLight<float> lit = frame_light(light, seen);
     const SplitSumTable<float> split_sum = {table.const_data_ptr<float>(), int32_t(table.size(0))};
-    const bool query = !volumes.empty();
-    const at::Tensor rows = query ? half_rows(volumes[0]) : at::Tensor();
-    const auto probes = query ? device_probes<float>(rows, volumes, cell) : Probes<float, HalfRows>{};
-    const auto prepare = query ? prepare_surfels<true> : prepare_surfels<false>;
-    if (rest.count > 0) {
-        prepare<<<blocks_for(rest.count, 128), 128, 0, stream>>>(
-            rest, seen, setup, probes, lit, split_sum, rules, prepared);
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
-    }
+    prepare(rest, {volumes, shadows, cell}, seen, setup, lit, split_sum, rules, prepared);
     const TileLists lists = make_tile_lists(boxes, depths.const_data_ptr<float>(), width, height, capacity);
 
     const auto image = [&](at::IntArrayRef shape) { return at::empty(shape, view.options()); };

@@ -63,51 +63,75 @@ __device__ inline SurfelFrame<float> posed_surfel(const RestSurfels& rest, int64
             blended.rotate(load3(rest.tangents_v + 3 * i))};
 }
 
-__device__ inline void write_surfel_values(
+// Returns where the properties end.
+__device__ inline float* write_surfel_values(
     const SurfaceElement<float>& s, const Vec3<float>& shaded, const FrameRules& rules, float* out) {
     if (!rules.deferred) {
         store3(out, shaded);
         out += 3;
     }
-    if (!rules.deferred && !rules.buffer) return;
+    if (!rules.deferred && !rules.buffer) return out;
     store3(out, s.albedo);
     out[3] = s.roughness;
     out[4] = s.metallic;
     store3(out + 5, s.normal);
     out[8] = s.visibility;
+    return out + kProperties;
 }
+
+// A surfel in sight; the normal faces the viewer by the rules.
+struct PlacedSurfel {
+    Vec3<float> center, normal, to_viewer;
+};
+
+// Poses and projects surfel i; false where the camera does not see it.
+__device__ inline bool place_surfel(
+    const RestSurfels& rest, int64_t i, const Transform<float>* bones, const FrameView& view, const FrameSetup& setup,
+    const FrameRules& rules, const SurfelOutputs& out, PlacedSurfel& placed) {
+    const SurfelFrame<float> posed = posed_surfel(rest, i, bones);
+    const SurfelSight<float> sight = see_surfel(posed, load3(setup.camera_position));
+    float opacity = rest.opacities[i];
+    if (rules.area_opacity) opacity *= footprint_factor(sight, view.intrinsics[0] * view.intrinsics[4]);
+    const ProjectedSurfel<float> p = project_surfel(
+        posed.center, posed.tangent_u, posed.tangent_v, opacity, setup.screen_from_world, rules.width, rules.height);
+    store_box(out.boxes + 4 * i, p.box);
+    if (p.box.radius == 0) return false;
+    out.depths[i] = p.transform.w.z;
+    out.surfels[i] = tile_surfel(p.transform, opacity, out.boxes + 4 * i);
+    placed = {posed.center, oriented_normal(sight.normal, sight.to_viewer, rules.shading.normals), sight.to_viewer};
+    return true;
+}
+
+// The surface that a surfel shows; visibility is that of its own part.
+__device__ inline SurfaceElement<float> surface_of(
+    const RestSurfels& rest, int64_t i, const Vec3<float>& normal, const Vec3<float>& to_viewer, const FrameView& view) {
+    const float* material = rest.material + 5 * i;
+    return {normal, to_viewer, multiplied(load3(material), load3(view.albedo_gain)), material[3], material[4],
+            rest.own_visibility[i]};
+}
+
+// By all threads of the block, which it synchronises.
+__device__ inline void load_bones(const FrameSetup& setup, Transform<float>* bones) {
+    for (int t = threadIdx.x; t < kJoints * 12; t += blockDim.x) bones[t / 12].m[t % 12] = setup.bones[t / 12].m[t % 12];
+    __syncthreads();
+}
+
+constexpr int kSurfelThreads = 128;
 
 // kQuery: whether other parts' probes are looked up.
 template <bool kQuery>
-__global__ void __launch_bounds__(128) prepare_surfels(
+__global__ void __launch_bounds__(kSurfelThreads) prepare_surfels(
     RestSurfels rest, const FrameView* view, const FrameSetup* setup, Probes<float, HalfRows> probes,
     FrameLight<float> light, SplitSumTable<float> table, FrameRules rules, SurfelOutputs out) {
     __shared__ Transform<float> bones[kJoints];
-    for (int t = threadIdx.x; t < kJoints * 12; t += blockDim.x) bones[t / 12].m[t % 12] = setup->bones[t / 12].m[t % 12];
-    __syncthreads();
-    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= rest.count) return;
-    const SurfelFrame<float> posed = posed_surfel(rest, i, bones);
-    const SurfelSight<float> sight = see_surfel(posed, load3(setup->camera_position));
-    float opacity = rest.opacities[i];
-    if (rules.area_opacity) opacity *= footprint_factor(sight, view->intrinsics[0] * view->intrinsics[4]);
-    const ProjectedSurfel<float> p = project_surfel(
-        posed.center, posed.tangent_u, posed.tangent_v, opacity, setup->screen_from_world, rules.width, rules.height);
-    store_box(out.boxes + 4 * i, p.box);
-    if (p.box.radius == 0) return;
-    out.depths[i] = p.transform.w.z;
-    out.surfels[i] = tile_surfel(p.transform, opacity, out.boxes + 4 * i);
-
-    SurfaceElement<float> s;
-    s.to_viewer = sight.to_viewer;
-    s.normal = oriented_normal(sight.normal, sight.to_viewer, rules.shading.normals);
-    s.albedo = multiplied(load3(rest.material + 5 * i), load3(view->albedo_gain));
-    s.roughness = rest.material[5 * i + 3];
-    s.metallic = rest.material[5 * i + 4];
-    s.visibility = rest.own_visibility[i];
+    load_bones(*setup, bones);
+    const int64_t i = int64_t(blockIdx.x) * kSurfelThreads + threadIdx.x;
+    PlacedSurfel placed;
+    if (i >= rest.count || !place_surfel(rest, i, bones, *view, *setup, rules, out, placed)) return;
+    SurfaceElement<float> s = surface_of(rest, i, placed.normal, placed.to_viewer, *view);
     if (kQuery)
         s.visibility *= other_visibility(
-            probes, rest.part[i], posed.center, s.normal, setup->part_from_world[0].m, kProbeShift, false);
+            probes, rest.part[i], placed.center, s.normal, setup->part_from_world[0].m, kProbeShift, false);
     Vec3<float> shaded = {};
     if (!rules.deferred) shaded = shade(s, light, table, rules.shading);
     write_surfel_values(s, shaded, rules, out.values + i * frame_channels(rules));

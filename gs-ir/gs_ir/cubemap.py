@@ -152,7 +152,15 @@ class PrefilteredLight:
         return replace(self, light_from_world=turn if self.light_from_world is None else self.light_from_world @ turn)
 
     def cells(self) -> LightCells:
-        """The light as distant lamps in world space, for directional occlusion; gathered once. No gradient.
+        """The light as distant lamps in world space, for directional occlusion. No gradient.
+
+        Raises:
+            ValueError: as for :meth:`own_cells`.
+        """
+        return self.own_cells().turned(self.light_from_world)
+
+    def own_cells(self) -> LightCells:
+        """The light as distant lamps in its own frame; gathered once, for all turns. No gradient.
 
         Raises:
             ValueError: the light does not know what it was filtered from.
@@ -161,7 +169,7 @@ class PrefilteredLight:
             raise ValueError("light: directional occlusion needs the unfiltered cube map; use gs_ir.prefilter")
         if not self._cells:
             self._cells["own frame"] = light_cells(self.source)
-        return self._cells["own frame"].turned(self.light_from_world)
+        return self._cells["own frame"]
 
     def texels(self) -> Tensor:
         """All levels one after another, [sum 6 r r, 3]; differentiable."""

@@ -1,8 +1,8 @@
 """A frame on the GPU in one operator: pose and camera to a shaded sRGB picture, without a word to the host.
 
-It computes what skinning, ``project_surfels``, ``query_probes``, split-sum shading and ``rasterize_surfels`` compute
-one after another; that composition is its reference. Everything that changes from frame to frame is one tensor, so a
-CUDA graph of the operator can be replayed for any pose, camera and turn of the light.
+It computes what skinning, ``project_surfels``, ``query_probes`` or ``lobe_visibility``, split-sum shading and
+``rasterize_surfels`` compute one after another; that composition is its reference. Everything that changes from frame
+to frame is one tensor, so a CUDA graph of the operator can be replayed for any pose, camera and turn of the light.
 """
 
 from dataclasses import dataclass, fields
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from gs_ir._library import define
 from gs_ir.cubemap import PrefilteredLight
+from gs_ir.directional import baked_directions
+from gs_ir.light_cells import LightCells
 from gs_ir.probes import ProbeVolumes
 from gs_ir.reference.posing import NORMAL_RULES
 
@@ -26,10 +28,12 @@ def _unavailable(*_, **__) -> tuple[Tensor, ...]:
     )
 
 
+# shadows: masks of probes and surfels, directions and energies of the light's cells, directions baked; or none.
 define(
     "draw_frame",
-    "(Tensor[] surfels, Tensor[] skeleton, Tensor view, Tensor[] volumes, float cell, Tensor[] light, Tensor table, "
-    "int[] rules, int width, int height, int capacity) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor[] surfels, Tensor[] skeleton, Tensor view, Tensor[] volumes, float cell, Tensor[] shadows, "
+    "Tensor[] light, Tensor table, int[] rules, int width, int height, int capacity) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _unavailable,
 )
 
@@ -71,6 +75,16 @@ class RestSkeleton:
 
 
 @dataclass(frozen=True)
+class FrameShadows:
+    """What makes shadows follow the light: visibility along its directions, in place of the ambient one."""
+
+    own_masks: Tensor
+    """[N, 2] int64, see :func:`gs_ir.directional.own_masks`."""
+    cells: LightCells
+    """In the light's own frame; the view turns them."""
+
+
+@dataclass(frozen=True)
 class FrameRules:
     """How a frame is shaded and composited; see the renderer's options of the same names."""
 
@@ -102,8 +116,8 @@ class FrameImages:
     depth: Tensor | None
     """[H, W] premultiplied, along the camera's axis, where asked for."""
     values: Tensor | None
-    """[H, W, 12 or 9] premultiplied where asked for: radiance unless deferred, albedo, roughness, metallic, normal,
-    visibility."""
+    """[H, W, C] premultiplied where asked for: radiance unless deferred, albedo, roughness, metallic, normal,
+    visibility, and with ``FrameShadows`` the shares of diffuse and specular light (rgb each) that arrive."""
     instances: Tensor
     """[1] int32, pairs of a surfel and a tile; equal to ``capacity`` if some found no place."""
 
@@ -133,12 +147,22 @@ def light_tensors(light: PrefilteredLight) -> list[Tensor]:
     return [texels, *(x.to(texels.device) for x in levels)]
 
 
+def _shadow_tensors(probes: ProbeVolumes | None, shadows: FrameShadows | None) -> list[Tensor]:
+    if probes is None or shadows is None:
+        return []
+    if probes.masks is None:
+        raise ValueError("draw_frame: probes with masks expected, found none; bake them again")
+    cells = shadows.cells
+    return [probes.masks, shadows.own_masks, cells.directions, cells.energy, baked_directions(cells.directions)]
+
+
 def draw_frame(
     surfels: RestSurfels,
     skeleton: RestSkeleton,
     view: Tensor,
     *,
     probes: ProbeVolumes | None,
+    shadows: FrameShadows | None = None,
     light: list[Tensor],
     table: Tensor,
     rules: FrameRules,
@@ -153,6 +177,7 @@ def draw_frame(
         skeleton: how it moves.
         view: [109] float32, ``pack_pose`` and ``pack_camera``.
         probes: occlusion of other parts; None: they occlude nothing.
+        shadows: needs ``probes`` with masks; ``RestSurfels.own_visibility`` is then left out.
         light: ``light_tensors``.
         table: [R, R, 2] split-sum table.
         rules: how to shade.
@@ -161,6 +186,7 @@ def draw_frame(
         capacity: see ``rasterize_surfels``; 0 waits for the GPU and cannot be captured in a graph.
 
     Raises:
+        ValueError: ``shadows`` with probes that have no masks.
         RuntimeError: the tensors are not on a GPU, or the library has no CUDA kernels.
     """
     image, alpha, depth, values, instances = torch.ops.gs_ir.draw_frame(
@@ -169,6 +195,7 @@ def draw_frame(
         view,
         [] if probes is None else probes.tensors,
         1.0 if probes is None else probes.cell,
+        _shadow_tensors(probes, shadows),
         light,
         table,
         rules.flags,

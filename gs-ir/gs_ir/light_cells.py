@@ -24,6 +24,15 @@ class LightCells:
     energy: Tensor
     """[127, 3] radiance integrated over each cell; their sum is the integral over the sphere."""
 
+    def clone(self) -> "LightCells":
+        """The same cells in memory of their own."""
+        return LightCells(self.directions.clone(), self.energy.clone())
+
+    def copy_(self, other: "LightCells") -> None:
+        """Take over the numbers of ``other``."""
+        self.directions.copy_(other.directions)
+        self.energy.copy_(other.energy)
+
     def turned(self, light_from_world: Tensor | None) -> "LightCells":
         """Cells in world space of a light turned by ``light_from_world`` [3, 3]."""
         if light_from_world is None:

@@ -8,6 +8,7 @@ import torch
 import gs_ir
 from body_models.parts import PART_OF_JOINT
 from core.camera import Camera
+from core.errors import InputError
 from explicit_branch.avatar import Avatar, avatar_from_state
 from explicit_branch.rendering.probe_baking import bake_probes
 from explicit_branch.rendering.probes import OcclusionProbes
@@ -64,7 +65,7 @@ def _apart(renderer: Renderer, pose, camera: Camera, light, **options):
 
 
 @pytest.mark.parametrize("shading", ["forward", "deferred"])
-@pytest.mark.parametrize("occlusion", ["none", "own", "ambient"])
+@pytest.mark.parametrize("occlusion", ["none", "own", "ambient", "directional"])
 def test_frame_equals_the_operators(avatar, sky, pose_of, shading, occlusion):
     """Fails when skinning, culling, occlusion, shading, order or compositing differ anywhere; background grey 0.5."""
     share, quick, slow = _apart(
@@ -77,6 +78,11 @@ def test_frame_equals_the_operators(avatar, sky, pose_of, shading, occlusion):
         found, expected = getattr(quick.buffer, name), getattr(slow.buffer, name)
         seen = slow.alpha > 0.5
         assert (found - expected)[seen].abs().quantile(0.999) < 2e-3, name
+    if occlusion == "directional":
+        difference = quick.buffer.lobe_visibility - slow.buffer.lobe_visibility
+        assert difference[slow.alpha > 0.5].abs().quantile(0.999) < 2e-3
+    else:
+        assert quick.buffer.lobe_visibility is None
 
 
 @pytest.mark.parametrize(
@@ -88,23 +94,28 @@ def test_frame_equals_the_operators(avatar, sky, pose_of, shading, occlusion):
     ],
 )
 @pytest.mark.parametrize("shading", ["forward", "deferred"])
-def test_rules_of_shading(avatar, sky, pose_of, shading, options):
-    """Fails when an option reaches one path only."""
-    renderer = Renderer(avatar, options=options, compositing="published")
+@pytest.mark.parametrize("occlusion", ["ambient", "directional"])
+def test_rules_of_shading(avatar, sky, pose_of, occlusion, shading, options):
+    """Fails when an option reaches one path only, or the light is turned the other way."""
+    renderer = Renderer(avatar, occlusion=occlusion, options=options, compositing="published")
     gain = torch.tensor([0.5, 1.1, 0.9], device="cuda")
     assert _apart(renderer, pose_of(-0.7), _camera(), sky.rotated(0.8), shading=shading, albedo_gain=gain)[0] < 2e-4
 
 
-def test_replayed_graph_follows_its_inputs(avatar, sky, pose_of):
+@pytest.mark.parametrize("occlusion", ["ambient", "directional"])
+def test_replayed_graph_follows_its_inputs(avatar, sky, pose_of, occlusion):
     """Fails when pose, camera, light, its turn, the size or the surfels are frozen into the graph."""
-    renderer = Renderer(avatar)
-    bright = PrefilteredLight([2 * m for m in sky.mips], sky.roughness, sky.irradiance_sh)
+    renderer = Renderer(avatar, occlusion=occlusion)
+    bright = prefilter(2 * sky.source.flip(1))
     near = replace(_camera(), camera_from_world=_camera().camera_from_world + 0.01)
     views = [(0.0, _camera(), sky), (0.5, _camera(), sky), (0.5, near, sky), (0.5, near, bright),
              (0.5, near, bright.rotated(1.0)), (0.5, _camera(280, 310), sky)]  # fmt: skip
     with torch.no_grad():
         replayed = [renderer.picture(pose_of(turn), camera, light).image for turn, camera, light in views]
-        fresh = [Renderer(avatar).picture(pose_of(turn), camera, light).image for turn, camera, light in views]
+        fresh = [
+            Renderer(avatar, occlusion=occlusion).picture(pose_of(turn), camera, light).image
+            for turn, camera, light in views
+        ]
     for found, expected in zip(replayed, fresh):
         assert torch.equal(found, expected)
     assert all(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(replayed, replayed[1:]))
@@ -139,11 +150,33 @@ def test_full_lists_grow_and_are_reported(avatar, sky, pose_of, caplog):
     )
 
 
-def test_shadows_with_directions_are_drawn_step_by_step(avatar, pose_of, sky):
-    """Fails when the operator of frames takes occlusion=directional and draws ambient visibility."""
+def test_few_pixels_without_a_buffer(avatar, sky, pose_of):
+    """Fails when directional shadows need the channels of a G-buffer, or a picture narrower than a tile."""
+    renderer = Renderer(avatar, occlusion="directional")
+    camera = _camera(21, 13)
     with torch.no_grad():
-        renderer = Renderer(avatar, occlusion="directional")
-        assert not renderer.real_time.serves(_camera())
-        assert Renderer(avatar).real_time.serves(_camera())
-        picture = renderer.picture(pose_of(0.3).to("cuda"), _camera().to("cuda"), sky)
-    assert picture.image.isfinite().all()
+        for shading in ("forward", "deferred"):
+            bare = renderer.picture(pose_of(0.3), camera, sky, shading=shading)
+            assert bare.buffer is None
+            full = renderer.picture(pose_of(0.3), camera, sky, shading=shading, gbuffer=True)
+            torch.testing.assert_close(bare.image, full.image, atol=1e-6, rtol=0)
+
+
+def test_probes_without_masks(avatar, sky, pose_of):
+    """Fails when probes of earlier versions are drawn as if nothing were occluded."""
+    bare = replace(avatar.probes.volumes, masks=None, surface_points=None, surface_masks=None)
+    avatar.probes = OcclusionProbes(bare)
+    with torch.no_grad(), pytest.raises(InputError, match="again"):
+        Renderer(avatar, occlusion="directional").picture(pose_of(0.3), _camera(), sky)
+
+
+def test_probes_that_come_later(avatar, sky, pose_of):
+    """Fails when a renderer that has drawn without probes goes on without them."""
+    probes, avatar.probes = avatar.probes, None
+    renderer = Renderer(avatar, occlusion="directional")
+    with torch.no_grad():
+        renderer.picture(pose_of(0.3), _camera(), sky)
+        avatar.probes = probes
+        found = renderer.picture(pose_of(0.3), _camera(), sky).image
+        expected = Renderer(avatar, occlusion="directional").picture(pose_of(0.3), _camera(), sky).image
+    assert torch.equal(found, expected)

@@ -149,13 +149,26 @@ GS_IR_HD void start(const SurfacePoint<T>& at, const uint8_t* tables, int64_t pa
     for (int b = 0; b < kWordBits; ++b) visible[b] = T(int32_t(open >> b & 1u));
 }
 
-// Multiplies the visibility of the 32 directions of one word with what a cell's probes leave.
+// Bits of a word whose directions, direction(bit), lie above the horizon of `normal`: the others light no lobe.
+template <typename T, typename Direction>
+GS_IR_HD uint32_t bits_above(Vec3<T> normal, int word, const Direction& direction) {
+    uint32_t above = 0;
+#ifdef __CUDA_ARCH__
+#pragma unroll 4  // not whole: 32 cosines would wait in registers for the sums over the lobes
+#endif
+    for (int b = 0; b < kWordBits; ++b)
+        if (direction_bits(word) >> b & 1u) above |= uint32_t(dot(normal, direction(b)) > T(0)) << b;
+    return above;
+}
+
+// Multiplies the visibility of the `wanted` ones of the 32 directions of a word with what a cell's probes leave.
 template <typename T>
-GS_IR_HD void darken(const uint32_t* masks, const ProbeCell& cell, int word, T (&visible)[kWordBits]) {
+GS_IR_HD void
+darken(const uint32_t* masks, const ProbeCell& cell, int word, uint32_t wanted, T (&visible)[kWordBits]) {
     if ((cell.weights[0] | cell.weights[1]) == 0) return;
     uint32_t shut[8], any = 0;
     for (int corner = 0; corner < 8; ++corner) {
-        shut[corner] = ~masks[kMaskWords * cell.probe(corner) + word] & direction_bits(word);
+        shut[corner] = ~masks[kMaskWords * cell.probe(corner) + word] & wanted;
         any |= shut[corner];
     }
     if (any == 0) return;

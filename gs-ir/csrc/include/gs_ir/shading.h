@@ -166,6 +166,22 @@ GS_IR_HD T adj_multi_bounce_visibility(T open, T albedo, T grad, T& grad_open) {
 
 constexpr double kDielectricF0 = 0.04, kMinGgxAlpha = 1e-3, kMinNDotV = 1e-4;
 
+template <typename T>
+GS_IR_HD T ggx_alpha(T roughness) { return maximum(roughness * roughness, T(kMinGgxAlpha)); }
+
+// The direction to the viewer mirrored at the normal, `facing` being the cosine of both.
+template <typename T>
+GS_IR_HD Vec3<T> mirrored(Vec3<T> normal, Vec3<T> to_viewer, T facing) {
+    return normal * (T(2) * maximum(facing, T(0))) - to_viewer;
+}
+
+// Where the specular lobe points.
+template <typename T>
+GS_IR_HD Vec3<T> lobe_direction(const SurfaceElement<T>& s, const ShadingRules& rules) {
+    const Vec3<T> mirror = mirrored(s.normal, s.to_viewer, dot(s.normal, s.to_viewer));
+    return rules.dominant ? normalized(mixed(s.normal, mirror, lobe_share(ggx_alpha(s.roughness)))) : mirror;
+}
+
 // What both lobes are made of besides the light.
 template <typename T>
 struct LobeTerms {
@@ -179,8 +195,8 @@ GS_IR_HD LobeTerms<T> lobe_terms(const SurfaceElement<T>& s, const SplitSumTable
     LobeTerms<T> t;
     t.facing = dot(s.normal, s.to_viewer);
     t.n_dot_v = clamp(t.facing, T(kMinNDotV), T(1));
-    t.alpha = maximum(s.roughness * s.roughness, T(kMinGgxAlpha));
-    t.mirrored = s.normal * (T(2) * maximum(t.facing, T(0))) - s.to_viewer;
+    t.alpha = ggx_alpha(s.roughness);
+    t.mirrored = mirrored(s.normal, s.to_viewer, t.facing);
     t.leaning = rules.dominant ? mixed(s.normal, t.mirrored, lobe_share(t.alpha)) : t.mirrored;
     t.lobe = rules.dominant ? normalized(t.leaning) : t.mirrored;
     sample_split_sum(table, t.n_dot_v, s.roughness, t.scale, t.bias);

@@ -12,6 +12,7 @@ from gs_ir.bvh import Hits
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.fields.fields import Fields
 from implicit_branch.rendering.emitters import Emitter
+from implicit_branch.rendering.scatterers import multiple_importance
 from implicit_branch.sampling.lists import EXACT, Lists
 
 OFFSET = 0.004
@@ -55,7 +56,11 @@ class LearnedBounce:
 
 
 class RelitBounce:
-    """The hit point shaded under another light: one cosine-distributed direction with its shadow per hit."""
+    """The hit point shaded under another light: one direction with its shadow per hit.
+
+    Directions come from the light and the BRDF alike: without regard to the light, few of them would meet a sun, and
+    those as single bright pixels.
+    """
 
     def __init__(
         self,
@@ -72,14 +77,14 @@ class RelitBounce:
 
     def __call__(self, hit: SurfaceHit) -> Tensor:
         """Single-scattered light; what is reflected more often is left out."""
-        shape = (len(hit.world), 2)
+        shape = (len(hit.world), 3)
         uniforms = torch.rand(shape, generator=self.generator, device=hit.world.device, dtype=hit.world.dtype)
-        direction = brdf.sample_cosine(hit.normal, uniforms)
+        material = self.fields.materials_at(hit.canonical)
+        direction, density = multiple_importance(hit.normal, hit.view_dir, material, self.light, uniforms)
         origin = hit.world + OFFSET * hit.normal
         visible = self.tracer.visible(origin, direction, hit.frame, near=self.near, far=self.far)
-        scattered = brdf.eval_cosine(hit.normal, hit.view_dir, direction, *self.fields.materials_at(hit.canonical))
-        density = brdf.pdf_cosine(hit.normal, direction).clamp_min(1e-6)
-        return scattered * self.light.radiance(direction) * (visible / density)[:, None]
+        scattered = brdf.eval_cosine(hit.normal, hit.view_dir, direction, *material)
+        return scattered * self.light.radiance(direction) * (visible / density.clamp_min(1e-6))[:, None]
 
 
 @torch.no_grad()

@@ -15,6 +15,12 @@ from core.files import missing, replacing
 
 logger = logging.getLogger(__name__)
 
+TO_RGB = {
+    (1, 3): cv2.COLOR_GRAY2RGB, (3, 3): cv2.COLOR_BGR2RGB, (4, 3): cv2.COLOR_BGRA2RGB,
+    (1, 4): cv2.COLOR_GRAY2RGBA, (3, 4): cv2.COLOR_BGR2RGBA, (4, 4): cv2.COLOR_BGRA2RGBA,
+}  # fmt: skip
+"""OpenCV's conversion by channels of the file and of the result."""
+
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
     """An 8- or 16-bit picture as float32 in [0, 1]: [H, W, 3], with ``channels`` 4 [H, W, 4] (RGBA), with 1 [H, W].
@@ -30,14 +36,13 @@ def read_image(path: str | Path, channels: int = 3) -> Tensor:
         raise InputError(
             path, found=f"{pixels.dtype} pixels", expected="an 8- or 16-bit picture", next_step="Convert it to PNG."
         )
-    image = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max)
-    if image.ndim == 2:
-        image = image[..., None].expand(-1, -1, 3)
-    rgb = image[..., [2, 1, 0]]
     if channels == 1:
-        return rgb[..., 0].clone()
-    alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
-    return torch.cat([rgb, alpha], -1) if channels == 4 else rgb
+        ordered = pixels if pixels.ndim == 2 else pixels[..., 2]
+    else:
+        ordered = cv2.cvtColor(pixels, TO_RGB[1 if pixels.ndim == 2 else pixels.shape[2], channels])
+    image = ordered.astype(np.float32, order="C")
+    image /= np.iinfo(pixels.dtype).max
+    return torch.from_numpy(image)
 
 
 def write_image(path: str | Path, image: Tensor) -> None:

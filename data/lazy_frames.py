@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from core.frames import Frame
+from core.threads import map_in_threads
 
 
 class LazyFrames:
@@ -11,7 +12,7 @@ class LazyFrames:
     def __init__(self, count: int, read: Callable[[int], Frame], preload: bool = False) -> None:
         self._count = count
         self._read = read
-        self._kept = [read(position) for position in range(count)] if preload else None
+        self._kept = map_in_threads(read, range(count)) if preload else None
 
     def __len__(self) -> int:
         return self._count

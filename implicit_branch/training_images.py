@@ -1,15 +1,18 @@
 """The training frames as tensors: what a step reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
+import numpy as np
 import torch
-from scipy.ndimage import binary_erosion, generate_binary_structure, iterate_structure
+from scipy.ndimage import generate_binary_structure, iterate_structure
 from torch import Tensor
 
 from core.color import composite, linear_to_srgb, srgb_to_linear
 from core.errors import InputError
 from core.frames import BodyPose, Frame, FrameSet
+from core.threads import map_in_threads
 from implicit_branch.sampling.rays import CameraTable, RayBundle
 
 SILHOUETTE_WEIGHT = 0.1
@@ -51,18 +54,19 @@ class TrainingImages:
         Raises:
             InputError: no frames, sizes that differ, or a frame without image or mask.
         """
-        loaded = list(frames)
-        _check(loaded)
-        self.height, self.width = loaded[0].camera.height, loaded[0].camera.width
-        self.cameras = CameraTable([f.camera for f in loaded])
+        loaded = map_in_threads(lambda row: _reduced(frames[row], silhouette_margin), range(len(frames)))
+        kept = [frame for frame, _ in loaded]
+        _check(kept)
+        self.height, self.width = kept[0].camera.height, kept[0].camera.width
+        self.cameras = CameraTable([f.camera for f in kept])
         self.pose = BodyPose(
-            torch.stack([f.pose.global_orient for f in loaded]),
-            torch.stack([f.pose.body_pose for f in loaded]),
-            torch.stack([f.pose.transl for f in loaded]),
+            torch.stack([f.pose.global_orient for f in kept]),
+            torch.stack([f.pose.body_pose for f in kept]),
+            torch.stack([f.pose.transl for f in kept]),
         )
-        self.masks = torch.stack([f.mask for f in loaded if f.mask is not None])
+        self.masks = torch.stack([f.mask for f in kept if f.mask is not None])
         """[F, H, W] coverage; stays on the CPU."""
-        pixels = [_as_bytes(_channels(f, silhouette_margin)) for f in loaded]
+        pixels = [channels for _, channels in loaded]
         if any(p.dtype != torch.uint8 for p in pixels):
             pixels = [p / 255 if p.dtype == torch.uint8 else p for p in pixels]
         # [F * H * W, 5]: image over white, mask, and whether the colour is the body's alone
@@ -115,11 +119,22 @@ def _check(frames: list[Frame]) -> None:
     if len(sizes) > 1:
         raise InputError("training frames", found=f"image sizes {sorted(sizes)}", expected="one size",
                          next_step="Resize the images, or train on one camera's frames.")  # fmt: skip
-    bare = [f.name for f in frames if f.image is None or f.mask is None]
+    bare = [f.name for f in frames if f.mask is None]
     if bare:
         raise InputError("training frames", found=f"no image or mask for {', '.join(bare[:8])}",
                          expected="an image and a mask per frame",
                          next_step="A motion has no images: choose a capture to train on.")  # fmt: skip
+
+
+def _reduced(frame: Frame, silhouette_margin: int) -> tuple[Frame, Tensor]:
+    """A frame without the maps that nothing is trained on, and its pixels [H * W, 5] in bytes if they came as such.
+
+    A frame that lacks image or mask lacks both, and its pixels are none: that is reported for all frames at once.
+    """
+    kept = Frame(frame.index, frame.name, frame.camera, frame.pose)
+    if frame.image is None or frame.mask is None:
+        return kept, torch.zeros(0, 5)
+    return replace(kept, mask=frame.mask), _as_bytes(_channels(frame, silhouette_margin))
 
 
 def _channels(frame: Frame, silhouette_margin: int) -> Tensor:
@@ -138,9 +153,11 @@ def _as_bytes(values: Tensor) -> Tensor:
 
 def _away_from_edge(mask: Tensor, margin: int) -> Tensor:
     """Whether pixels are farther than ``margin`` from the edge of ``mask`` [H, W]."""
-    inside = mask.cpu().numpy() > 0.5
     if margin == 0:
         return torch.ones_like(mask, dtype=torch.bool)
-    # A cross, not a square: limbs of three pixels keep their middle.
-    cross = iterate_structure(generate_binary_structure(2, 1), margin)
-    return torch.from_numpy(binary_erosion(inside, cross) | binary_erosion(~inside, cross, border_value=1))
+    inside = (mask.cpu().numpy() > 0.5).astype(np.uint8)
+    # A diamond, not a square: limbs of three pixels keep their middle.
+    diamond = iterate_structure(generate_binary_structure(2, 1), margin).astype(np.uint8)
+    # What lies beyond the image is background.
+    eroded = cv2.erode(inside, diamond, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return torch.from_numpy(eroded + cv2.erode(1 - inside, diamond, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gs_ir.nearest import nearest_neighbours
 
@@ -46,21 +47,28 @@ def build_weight_volume(vertices: Tensor, weights: Tensor, box: Tensor, voxel: f
     squared, index = nearest_neighbours(nodes.reshape(-1, 3), vertices, min(NEIGHBOURS, len(vertices)))
     inverse = 1 / squared.sqrt().clamp(1e-4, 1.0)
     inverse = inverse / inverse.sum(1, keepdim=True)
-    volume = torch.stack([(inverse * weights[:, joint][index]).sum(1) for joint in range(weights.shape[1])], -1)
-    volume = volume.reshape(*nodes.shape[:3], -1)
+    volume = functional.embedding_bag(index, weights, mode="sum", per_sample_weights=inverse)
+    volume = volume.T.contiguous().reshape(-1, *nodes.shape[:3])
     # Diffusion spreads with the square root of the number of sweeps, in voxels.
-    for _ in range(max(1, round(SWEEPS * (REFERENCE_VOXEL / voxel) ** 2))):
-        volume = _smoothed(volume)
+    sweeps = max(1, round(SWEEPS * (REFERENCE_VOXEL / voxel) ** 2))
+    for joint in volume:  # one after another: a joint's volume fits a CPU's cache
+        _smooth(joint, sweeps)
+    volume = volume.movedim(0, -1).contiguous()
     return volume / volume.sum(-1, keepdim=True)
 
 
-def _smoothed(volume: Tensor) -> Tensor:
-    inner = (slice(1, -1),) * 3
-    total = sum(
-        volume[tuple(slice(1 + shift * (axis == a), volume.shape[a] - 1 + shift * (axis == a)) for a in range(3))]
-        for axis in range(3)
-        for shift in (-1, 1)
-    )
-    smoothed = volume.clone()
-    smoothed[inner] = (1 - STRENGTH) * volume[inner] + STRENGTH / 6 * total
-    return smoothed
+def _smooth(volume: Tensor, sweeps: int) -> None:
+    """Average every inner node of [Z, Y, X] with its six neighbours, in place."""
+    inner = volume[1:-1, 1:-1, 1:-1]
+    neighbours = [
+        volume.narrow(axis, shift, volume.shape[axis] - 2)[_inner_but(axis)] for axis in range(3) for shift in (0, 2)
+    ]
+    for _ in range(sweeps):
+        total = neighbours[0] + neighbours[1]
+        for neighbour in neighbours[2:]:
+            total += neighbour
+        inner.mul_(1 - STRENGTH).add_(total, alpha=STRENGTH / 6)
+
+
+def _inner_but(axis: int) -> tuple[slice, ...]:
+    return tuple(slice(None) if a == axis else slice(1, -1) for a in range(3))

@@ -57,15 +57,19 @@ def settings_from(recipe: Recipe) -> TeacherSettings:
 def build_fields(recipe: Recipe, articulation: Articulation) -> Fields:
     """The canonical fields on ``articulation``."""
     shape, look = recipe["geometry"], recipe["radiance"]
+    # Absent from teachers that were trained before there was a choice.
+    half_precision = recipe["model"].get("half_precision", False)
     geometry = SdfField(
         xyz_encoding=shape["xyz_encoding_config"],
         feature_dim=shape["feature_dim"],
+        half_precision=half_precision,
         **_network(shape["mlp_network_config"], "weight_norm", "sphere_init_radius"),
     )
     radiance = RadianceField(
         xyz_encoding=look["xyz_encoding_config"],
         geometry_features=geometry.feature_dim,
         sh_degree=look["dir_encoding_config"]["degree"],
+        half_precision=half_precision,
         **_network(look["mlp_network_config"]),
     )
     material = MaterialField(
@@ -74,6 +78,7 @@ def build_fields(recipe: Recipe, articulation: Articulation) -> Fields:
         material_feature=recipe["model"]["material_feature"],
         initial_roughness=recipe["material"]["initial_roughness"],
         initial_metallic=recipe["material"]["initial_metallic"],
+        half_precision=half_precision,
         **_network(recipe["material"]["mlp_network_config"]),
     )
     return Fields(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from implicit_branch.fields.mlp import Once
+from implicit_branch.fields.once import Once
 
 
 class LaplaceDensity(nn.Module):

@@ -2,13 +2,15 @@
 
 import importlib
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import InputError
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
+from implicit_branch.fields.once import Once
 
 PullBack = Callable[[Tensor], Tensor]
 
@@ -33,8 +35,12 @@ class HashEncoding(nn.Module):
         start_step: int = 500,
         update_steps: int = 125,
         backend: str = "gs_ir",
+        half_precision: bool = False,
     ) -> None:
-        """``start_step`` and ``update_steps`` count steps of the 25 000-step reference schedule.
+        """Set up.
+
+        ``start_step`` and ``update_steps`` count steps of the 25 000-step reference schedule. With ``half_precision``,
+        our own kernels read tables rounded to half precision on a GPU; what is trained stays in single precision.
 
         Raises:
             InputError: ``backend`` is unknown, or tinycudann is asked for and absent.
@@ -47,6 +53,7 @@ class HashEncoding(nn.Module):
         self.layout = layout
         self.start_level, self.start_step, self.update_steps = start_level, start_step, update_steps
         self.grid: NativeGrid | TinyCudaGrid = GRIDS[backend](layout)
+        self.grid.half_precision = half_precision
         self.register_buffer("box", torch.tensor([[-1.0] * 3, [1.0] * 3]))
         self.active_levels = min(start_level, n_levels)
         self._maps: tuple[Hashable, tuple[Tensor, ...]] = (None, ())
@@ -77,11 +84,24 @@ class HashEncoding(nn.Module):
                 self._maps = key, (scale, -low * scale, 2 * scale, -2 * low * scale - 1)
         return self._maps[1]
 
+    def unit(self, points: Tensor) -> Tensor:
+        """Canonical ``points`` [N, 3] (metres) in the unit cube."""
+        scale, shift, *_ = self._box_maps()
+        return torch.addcmul(shift, points, scale)
+
+    def signed_unit(self, points: Tensor) -> Tensor:
+        """Canonical ``points`` [N, 3] (metres) in [-1, 1]."""
+        *_, scale2, shift2 = self._box_maps()
+        return torch.addcmul(shift2, points, scale2)
+
+    @property
+    def unit_scale(self) -> Tensor:
+        """[3] derivative of :meth:`unit` by the points."""
+        return self._box_maps()[0]
+
     def forward(self, points: Tensor) -> Tensor:
         """Encode canonical ``points`` [N, 3] (metres) to [N, features]."""
-        scale, shift, scale2, shift2 = self._box_maps()
-        features = self.grid(torch.addcmul(shift, points, scale), self.active_levels)
-        return torch.cat([torch.addcmul(shift2, points, scale2), features], -1)
+        return torch.cat([self.signed_unit(points), self.grid(self.unit(points), self.active_levels)], -1)
 
     def with_pull_back(self, points: Tensor) -> tuple[Tensor, PullBack]:
         """Encode ``points`` [N, 3] and return how gradients with respect to the encoding reach the points.
@@ -90,13 +110,12 @@ class HashEncoding(nn.Module):
             the encoding [N, features], and a function from the gradient [N, features] of a value with respect to it
             to the gradient [N, 3] of that value with respect to the points, per metre; differentiable in the table.
         """
-        scale, shift, scale2, shift2 = self._box_maps()
-        encoded, pull_back_grid = self.grid.with_pull_back(torch.addcmul(shift, points, scale), self.active_levels)
+        encoded, pull_back_grid = self.grid.with_pull_back(self.unit(points), self.active_levels)
 
         def pull_back(gradient: Tensor) -> Tensor:
-            return torch.add(pull_back_grid(gradient[:, 3:]), gradient[:, :3], alpha=2) * scale
+            return torch.add(pull_back_grid(gradient[:, 3:]), gradient[:, :3], alpha=2) * self.unit_scale
 
-        return torch.cat([torch.addcmul(shift2, points, scale2), encoded], -1), pull_back
+        return torch.cat([self.signed_unit(points), encoded], -1), pull_back
 
 
 class NativeGrid(nn.Module):
@@ -105,20 +124,47 @@ class NativeGrid(nn.Module):
     def __init__(self, layout: HashGridLayout) -> None:
         super().__init__()
         self.layout = layout
+        self.half_precision = False
+        self._kept: Once[Tensor] | None = None
         self.table = nn.Parameter(torch.empty(layout.entries, layout.features).uniform_(-1e-4, 1e-4))
 
     def forward(self, unit: Tensor, active_levels: int) -> Tensor:
         """Features [N, L*F] at ``unit`` [N, 3] in the unit cube."""
-        return encode(unit, self.table, self.layout, active_levels)
+        return encode(unit, self.table, self.layout, active_levels, compact=self.compact())
 
     def with_pull_back(self, unit: Tensor, active_levels: int) -> tuple[Tensor, PullBack]:
         """Features and the product with the transposed Jacobian."""
-        encoded, jacobian = encode_with_jacobian(unit, self.table, self.layout, active_levels)
+        encoded, jacobian = self.with_jacobian(unit, active_levels)
         return encoded, lambda gradient: torch.bmm(gradient[:, None], jacobian)[:, 0]
+
+    def with_jacobian(self, unit: Tensor, active_levels: int) -> tuple[Tensor, Tensor]:
+        """Features [N, L*F] and their derivatives [N, L*F, 3] by ``unit``."""
+        return encode_with_jacobian(unit, self.table, self.layout, active_levels, compact=self.compact())
+
+    def compact(self) -> Tensor | None:
+        """The table rounded to half precision, where that is what is read."""
+        if not self.half_precision or not self.table.is_cuda or self.table.dtype != torch.float32:
+            return None
+        return self._rounded() if self._kept is None else self._kept.get()
+
+    def _rounded(self) -> Tensor:
+        return self.table.detach().half()
+
+    @contextmanager
+    def table_once(self) -> Iterator[None]:
+        """Inside, the table is rounded once, when first read; it must not change."""
+        self._kept = Once(self._rounded)
+        try:
+            yield
+        finally:
+            self._kept = None
 
 
 class TinyCudaGrid(nn.Module):
     """tiny-cuda-nn's hash grid, whose Jacobian product comes from (twice differentiable) autograd."""
+
+    half_precision: bool
+    """Without effect: the package is asked for single precision."""
 
     def __init__(self, layout: HashGridLayout) -> None:
         """Raises: InputError: tinycudann is not installed."""
@@ -164,6 +210,10 @@ class TinyCudaGrid(nn.Module):
                 return torch.autograd.grad(encoded, unit, gradient, create_graph=True)[0]
 
         return encoded, pull_back
+
+    def table_once(self) -> AbstractContextManager[None]:
+        """Nothing to keep."""
+        return nullcontext()
 
 
 GRIDS: dict[str, type[NativeGrid] | type[TinyCudaGrid]] = {"gs_ir": NativeGrid, "tinycudann": TinyCudaGrid}

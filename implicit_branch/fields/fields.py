@@ -53,8 +53,18 @@ class Fields(nn.Module):
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
-        """Inside, normalised weights are computed once and not at every use; parameters must not change."""
-        with parametrize.cached(), self.material.network.weights_once(), self.density.scale_once():
+        """Inside, normalised weights and rounded tables are computed once and not at every use.
+
+        Parameters must not change.
+        """
+        grids = self.geometry.encoding.grid, self.radiance.encoding.grid
+        with (
+            parametrize.cached(),
+            self.material.network.weights_once(),
+            self.density.scale_once(),
+            grids[0].table_once(),
+            grids[1].table_once(),
+        ):
             self.geometry.network.touch()
             yield
 

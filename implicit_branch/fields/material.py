@@ -37,8 +37,11 @@ class MaterialField(nn.Module):
         n_hidden_layers: int = 2,
         initial_roughness: float = 0.55,
         initial_metallic: float = 0.05,
+        half_precision: bool = False,
     ) -> None:
+        """``half_precision``: on a GPU, fused kernels where the network fits."""
         super().__init__()
+        self.half_precision = half_precision
         if material_feature not in FEATURES:
             raise ValueError(f"material_feature: found {material_feature!r}, expected one of {FEATURES}")
         self.uses_appearance = material_feature != "geometry"
@@ -59,7 +62,7 @@ class MaterialField(nn.Module):
     def forward(self, appearance: Tensor, geometry: Tensor) -> Material:
         """Material at N points: albedo [N, 3] linear, roughness [N] perceptual, metallic [N]."""
         parts = [appearance] * self.uses_appearance + [geometry] * self.uses_geometry
-        raw = torch.sigmoid(self.network(torch.cat(parts, -1)))
+        raw = torch.sigmoid(self.network(*parts, fused=self.half_precision))
         albedo = ALBEDO_RANGE[0] + (ALBEDO_RANGE[1] - ALBEDO_RANGE[0]) * raw[:, :3]
         roughness = ROUGHNESS_RANGE[0] + (ROUGHNESS_RANGE[1] - ROUGHNESS_RANGE[0]) * raw[:, 3]
         return Material(albedo, roughness, raw[:, 4])

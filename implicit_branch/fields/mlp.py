@@ -1,33 +1,24 @@
 """Small multi-layer perceptrons of the fields."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
-Value = TypeVar("Value")
+from gs_ir.mlp import fits, mlp
+from implicit_branch.fields.once import Once
+
 SHARPNESS = 100.0
 """Softplus sharpness of the signed-distance network (IDR, Yariv et al. 2020)."""
 
 
-class Once(Generic[Value]):
-    """What is computed when it is first asked for, with gradients even if that is where there are none."""
-
-    def __init__(self, compute: Callable[[], Value]) -> None:
-        self._compute = compute
-        self._value: Value | None = None
-
-    def get(self) -> Value:
-        """The value."""
-        if self._value is None:
-            with torch.enable_grad():
-                self._value = self._compute()
-        return self._value
+def fusible(layers: Sequence[Tensor], points: Tensor, parts: int = 1) -> bool:
+    """Whether the fused kernels take ``layers`` (weights and biases in turn) at ``points``: only worth it on a GPU."""
+    return points.is_cuda and points.dtype == torch.float32 and fits(layers, parts)
 
 
 class SoftplusMlp(nn.Module):
@@ -63,6 +54,10 @@ class SoftplusMlp(nn.Module):
         with torch.enable_grad():
             for layer in self.layers:
                 _ = layer.weight
+
+    def tensors(self) -> list[Tensor]:
+        """Weights and biases in turn."""
+        return [x for layer in self.layers for x in (layer.weight, layer.bias)]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[N, inputs] to [N, outputs]."""
@@ -101,6 +96,14 @@ def relu_mlp(inputs: int, outputs: int, *, hidden: int = 64, layers: int = 2) ->
     return nn.Sequential(*modules)
 
 
+def relu_mlp_of_parts(network: nn.Sequential, parts: Sequence[Tensor], *, fused: bool) -> Tensor:
+    """``network`` of :func:`relu_mlp` on ``parts`` [N, K_i] side by side; ``fused`` asks for one kernel."""
+    layers = [x for m in network if isinstance(m, nn.Linear) for x in (m.weight, m.bias)]
+    if fused and fusible(layers, parts[0], len(parts)):
+        return mlp(parts, layers, smooth=False)
+    return network(torch.cat(list(parts), -1))
+
+
 class LipschitzMlp(nn.Module):
     """ReLU network whose rows are scaled to an absolute sum of at most softplus(c) (Liu et al. 2022).
 
@@ -117,10 +120,13 @@ class LipschitzMlp(nn.Module):
         self.bounds = nn.ParameterList(nn.Parameter(torch.log(torch.expm1(b))) for b in bounds)
         self._kept: Once[list[Tensor]] | None = None
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[N, inputs] to [N, outputs]."""
-        hidden = inputs
+    def forward(self, *parts: Tensor, fused: bool = False) -> Tensor:
+        """[N, K_i], side by side, to [N, outputs]; ``fused`` asks for one kernel."""
         weights = self.scaled_weights() if self._kept is None else self._kept.get()
+        layers = [x for layer, weight in zip(self.layers, weights, strict=True) for x in (weight, layer.bias)]
+        if fused and fusible(layers, parts[0], len(parts)):
+            return mlp(parts, layers, smooth=False)
+        hidden = torch.cat(parts, -1)
         for k, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
             hidden = functional.linear(hidden, weight, layer.bias)
             if k < len(self.layers) - 1:

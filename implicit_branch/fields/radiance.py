@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from core.spherical_harmonics import eval_basis, eval_basis_cubic
 from implicit_branch.fields.encoding import HashEncoding
-from implicit_branch.fields.mlp import relu_mlp
+from implicit_branch.fields.mlp import relu_mlp, relu_mlp_of_parts
 
 
 class RadianceField(nn.Module):
@@ -23,9 +23,12 @@ class RadianceField(nn.Module):
         sh_degree: int = 4,
         n_neurons: int = 64,
         n_hidden_layers: int = 2,
+        half_precision: bool = False,
     ) -> None:
+        """``half_precision``: on a GPU, tables rounded to half precision and fused kernels where the network fits."""
         super().__init__()
-        self.encoding = HashEncoding(**xyz_encoding)
+        self.encoding = HashEncoding(**xyz_encoding, half_precision=half_precision)
+        self.half_precision = half_precision
         self.sh_bands = sh_degree
         inputs = self.encoding.features + geometry_features + sh_degree**2 + 3
         self.network = relu_mlp(inputs, 3, hidden=n_neurons, layers=n_hidden_layers)
@@ -46,4 +49,5 @@ class RadianceField(nn.Module):
         reflected = torch.addcmul(-view_dir, normal, (normal * view_dir).sum(-1, keepdim=True), value=2)
         # Up to band 3 there is a way of few operators.
         basis = (eval_basis_cubic if self.sh_bands <= 4 else eval_basis)(reflected, self.sh_bands - 1)
-        return torch.sigmoid(self.network(torch.cat([appearance, geometry, basis, normal], -1)))
+        parts = appearance, geometry, basis, normal
+        return torch.sigmoid(relu_mlp_of_parts(self.network, parts, fused=self.half_precision))

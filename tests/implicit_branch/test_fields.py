@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from core.errors import InputError
+from gs_ir.mlp import fits
 from gs_ir.reference import hash_grid as reference
+from implicit_branch.fields import mlp, sdf
 from implicit_branch.fields.density import LaplaceDensity
 from implicit_branch.fields.encoding import HashEncoding
 from implicit_branch.fields.material import ALBEDO_RANGE, MaterialField
 from implicit_branch.fields.mlp import LipschitzMlp, SoftplusMlp
+from implicit_branch.fields.radiance import RadianceField
 from implicit_branch.fields.sdf import SdfField
 from tests.implicit_branch.conftest import GRID
 
@@ -56,6 +59,56 @@ def test_eikonal_loss_reaches_every_parameter_as_double_backward_does(monkeypatc
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b)
+
+
+def _pretend_gpu(monkeypatch) -> None:
+    """Let the fused operators run on the CPU, where their references do."""
+    for module in (mlp, sdf):
+        monkeypatch.setattr(module, "fusible", lambda layers, points, parts=1: fits(layers, parts))
+
+
+def test_fused_surface_is_the_same(monkeypatch):
+    """Fails when columns come in another order, or the box's scale or a parameter's gradient is lost."""
+    torch.manual_seed(0)
+    field = SdfField(xyz_encoding=GRID, n_neurons=64, half_precision=True)
+    with torch.no_grad():
+        field.encoding.box.mul_(torch.tensor([1.3, 0.9, 1.1]))
+        field.encoding.grid.table.normal_(0, 0.1)
+        field.network.layers[0].parametrizations.weight.original1[:, 3:].normal_()
+    points = (torch.rand(50, 3) * 1.6 - 0.8).requires_grad_()
+
+    def run() -> tuple[list, tuple]:
+        sample = field(points)
+        loss = sample.sdf.sum() + (sample.gradient.norm(dim=-1) - 1).square().sum() + sample.features.square().sum()
+        with torch.no_grad():
+            values = [*sample, field.distance(points), field.features(points)]
+        return values, torch.autograd.grad(loss, [points, *field.parameters()])
+
+    expected = run()
+    _pretend_gpu(monkeypatch)
+    found = run()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0][3], found[0][0])
+
+
+def test_fused_radiance_and_material_are_the_same(monkeypatch):
+    """Fails when a part of the inputs goes to another's weights."""
+    torch.manual_seed(0)
+    radiance = RadianceField(xyz_encoding=GRID, geometry_features=13, half_precision=True)
+    material = MaterialField(appearance_features=13, geometry_features=13, half_precision=True)
+    points, geometry = torch.rand(20, 3), torch.randn(20, 13)
+    normal, view_dir = (torch.nn.functional.normalize(torch.randn(20, 3), dim=-1) for _ in range(2))
+
+    def run() -> tuple:
+        appearance = radiance.appearance(points)
+        shaded = radiance(appearance, geometry, normal, view_dir)
+        found = material(appearance, geometry)
+        parameters = [*radiance.parameters(), *(p for layer in material.network.layers for p in layer.parameters())]
+        return shaded, found, torch.autograd.grad(shaded.sum() + found.albedo.square().sum(), parameters)
+
+    expected = run()
+    _pretend_gpu(monkeypatch)
+    torch.testing.assert_close(run(), expected)
 
 
 def test_sphere_start():

@@ -1,7 +1,9 @@
 """Operators of the teacher: ``python -m benchmarks.bench_teacher``.
 
 ``hash_*``: the published grid (16 levels of 2 features, 2^19 entries) at uniformly random points, forward and backward
-apart; ``_jacobian`` with the derivatives by the points, whose backward has the second-order terms.
+apart; ``_jacobian`` with the derivatives by the points, whose backward has the second-order terms; ``_compact`` reads
+tables rounded to half precision. ``hash_mlp_*``: that grid in half precision and two hidden layers of 64, 16 outputs.
+``sdf_step``: the teacher's distance field with an eikonal loss, values, gradients and features forward and backward.
 ``find_correspondences``: points within 2 cm of the embedded body, bent at random. ``build_seeds``: four poses of its
 surface in 50k triangles. ``march`` and ``render_weights``: the 4096 rays of a training step.
 """
@@ -22,9 +24,13 @@ from body_models.canonical import CanonicalBody
 from core.frames import BodyPose
 from data import embedded
 from gs_ir.correspondence import SeedGrid, build_seeds, find_correspondences
+from gs_ir.field import field_values
 from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
 from gs_ir.marching import march, render_weights
+from gs_ir.mlp import mlp
 from implicit_branch.deformation.articulation import Articulation
+from implicit_branch.fields.mlp import relu_mlp
+from implicit_branch.fields.sdf import SdfField
 
 FRAMES = 4
 RAYS = 4096
@@ -53,6 +59,39 @@ def hash_rows(device: str, count: int, repeats: int) -> list[Row]:
             case = f"{name}_backward{'_points' * moving}"
             measured.append(row(case, backward, f"gradient of {kind}", repeats=repeats, points=count))
     return measured
+
+
+def field_rows(device: str, count: int, repeats: int) -> list[Row]:
+    """The grid with networks, as the teacher's fields use them."""
+    layout, generator = HashGridLayout(), torch.Generator().manual_seed(0)
+    points = torch.rand(count, 3, generator=generator).to(device)
+    table = (0.1 * torch.randn(layout.entries, layout.features, generator=generator)).to(device).requires_grad_()
+    compact = table.detach().half()
+    network = relu_mlp(3 + layout.width, 16).to(device)
+    layers = [x for m in network if isinstance(m, torch.nn.Linear) for x in (m.weight, m.bias)]
+    cotangent = torch.randn(count, 16, generator=generator).to(device)
+
+    def both() -> object:
+        features = encode(points, table, layout, compact=table.detach().half())
+        outputs = mlp([2 * points - 1, features], layers, smooth=False)
+        return torch.autograd.grad(outputs, [table, *layers], cotangent)
+
+    surface = SdfField(xyz_encoding={"start_level": layout.levels}, half_precision=True).to(device)
+    canonical = 2 * points - 1
+
+    def eikonal_step() -> object:
+        sample = surface(canonical)
+        loss = sample.features.square().mean() + (sample.gradient.norm(dim=-1) - 1).square().mean()
+        return torch.autograd.grad(loss, list(surface.parameters()))
+
+    cases: list[tuple[str, Callable[[], object], str]] = [
+        ("hash_encode_compact", partial(encode, points, table.detach(), layout, compact=compact), "all levels"),
+        ("hash_mlp_forward", partial(field_values, points, table, layout, layers, smooth=False, compact=compact),
+         "table already rounded"),
+        ("hash_mlp_forward_backward", both, "with rounding the table; gradients of table and layers"),
+        ("sdf_step", eikonal_step, "with rounding the table; gradients of table and layers"),
+    ]  # fmt: skip
+    return [row(name, function, method, repeats=repeats, points=count) for name, function, method in cases]
 
 
 def _tuple(value: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -112,7 +151,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sizes = (device, arguments.points, arguments.repeats)
-    write_rows(arguments.output, hash_rows(*sizes) + posed_rows(*sizes))
+    write_rows(arguments.output, hash_rows(*sizes) + field_rows(*sizes) + posed_rows(*sizes))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from core.camera import Camera
 from core.vectors import unit
+from explicit_branch.observation import WINDOW
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
-WINDOW = 7
 SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2
 """Constants of SSIM (Wang et al. 2004) for images in [0, 1]."""
 
@@ -20,10 +20,15 @@ def photometric(images: Tensor, target: Tensor) -> Tensor:
     return (images - target).abs().mean((1, 2, 3))
 
 
-def dissimilarity(images: Tensor, target: Tensor) -> Tensor:
+def dissimilarity(images: Tensor, target: Tensor, windows: Tensor) -> Tensor:
     """1 - SSIM [B] of ``images`` [B, H, W, 3] in [0, 1] and one ``target`` [H, W, 3].
 
     ``core.metrics.ssim`` with its uniform window, in the images' own precision and with all means in one pass.
+
+    Args:
+        images: [B, H, W, 3].
+        target: [H, W, 3].
+        windows: [H - 6, W - 6] weights of the windows, by their first pixel, that sum to 1.
     """
     x, y = (image.movedim(-1, -3).contiguous() for image in (images, target[None]))
     if min(x.shape[-2:]) < WINDOW:
@@ -38,7 +43,7 @@ def dissimilarity(images: Tensor, target: Tensor) -> Tensor:
     squares = mean_x.square() + y_squared
     variances = sample * (square_x + square_y - squares) + SSIM_CONTRAST
     similarity = (2 * means_product + SSIM_LUMINANCE) * covariance / ((squares + SSIM_LUMINANCE) * variances)
-    return 1 - similarity.mean((1, 2, 3))
+    return 1 - (similarity.mean(1) * windows).sum((1, 2))
 
 
 def coverage(alpha: Tensor, mask: Tensor, kind: str) -> Tensor:

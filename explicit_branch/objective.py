@@ -88,12 +88,11 @@ class Objective:
             return {}
         images = torch.stack(list(drawn.values()))
         loss = weights["l1"] * losses.photometric(images, target)
-        rows, columns = seen.box
-        crops, target_crop = images[:, rows, columns], target[rows, columns]
         if weights["dssim"]:
-            loss = loss + weights["dssim"] * losses.dissimilarity(crops, target_crop)
+            loss = loss + weights["dssim"] * losses.dissimilarity(images, target, seen.windows)
         if weights["perceptual"] and self.perceptual is not None:
-            distances = [self.perceptual(crop, target_crop) for crop in crops]
+            rows, columns = seen.box
+            distances = [self.perceptual(image[rows, columns], target[rows, columns]) for image in images]
             loss = loss + weights["perceptual"] * torch.stack(distances)
         return dict(zip(drawn, loss.unbind(), strict=True))
 

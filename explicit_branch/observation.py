@@ -16,6 +16,8 @@ from core.metrics import bounding_box
 logger = logging.getLogger(__name__)
 
 Frames = FrameSet | Sequence[Frame]
+WINDOW = 7
+"""Pixels along each side of the windows of SSIM."""
 MAPS = ("albedo", "normal", "roughness", "metallic")
 HOST_BYTES = 4 << 30
 """Bytes of frames that are kept where training runs on the CPU; on a GPU it is half of its free memory."""
@@ -57,6 +59,27 @@ class Observation:
         assert self.maps is not None
         assert self.maps.normal is not None
         return _share((_image_and_mask(self.frame)[1] > 0.5) & (self.maps.normal.square().sum(-1) > 0.25))
+
+    @cached_property
+    def windows(self) -> Tensor:
+        """[H - 6, W - 6] weights that sum to 1 over the SSIM windows within the box around the mask."""
+        mask = _image_and_mask(self.frame)[1]
+        weights = mask.new_zeros(mask.shape[0] - WINDOW + 1, mask.shape[1] - WINDOW + 1)
+        first = [min(side.start, size - 1) for side, size in zip(self.box, weights.shape)]
+        last = [max(side.stop - WINDOW, start) for side, start in zip(self.box, first)]
+        weights[first[0] : last[0] + 1, first[1] : last[1] + 1] = 1
+        return weights / weights.sum()
+
+    def derived(self) -> tuple[Tensor | None, ...]:
+        """What is derived from the images: edges, inside, windows, and inside_with_normal where there are normals."""
+        has_normals = self.maps is not None and self.maps.normal is not None
+        windows = self.windows if min(self.inside.shape) >= WINDOW else None
+        return *self.edges, self.inside, windows, self.inside_with_normal if has_normals else None
+
+    def keep(self, derived: Sequence[Tensor | None]) -> None:
+        """Take :meth:`derived` of another observation for one's own."""
+        down, right, inside, windows, with_normal = derived
+        vars(self).update(edges=(down, right), inside=inside, windows=windows, inside_with_normal=with_normal)
 
 
 class ResidentFrames:

@@ -47,6 +47,7 @@ class TrainingSettings:
     delay: int = 0
     pbr_iteration: int = 6_000
     alternate_shading: bool = True
+    cuda_graphs: bool = True
 
     lambda_l1: Scheduled = 1.0
     lambda_dssim: Scheduled = 0.0

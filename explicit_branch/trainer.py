@@ -1,7 +1,9 @@
 """Training of the student: distillation from a teacher, and fitting to images."""
 
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from explicit_branch.objective import Objective
 from explicit_branch.observation import Frames, Observation, ResidentFrames
 from explicit_branch.optimisation import NetworkOptimiser, SurfelOptimiser
 from explicit_branch.ply import write_ply
-from explicit_branch.rendering.renderer import Render, Renderer, TrainingView
+from explicit_branch.recording import Outcome, StepRecorder, is_recordable
+from explicit_branch.rendering.renderer import Renderer, TrainingView
 from explicit_branch.rendering.tile_capacity import TileCapacity
 from explicit_branch.settings import POSITION_RATE_EXTENT, TrainingSettings
 from explicit_branch.validation import validate
+from gs_ir.cubemap import PrefilteredLight
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,34 @@ class OutputSettings:
     progress: bool = True
 
 
+@dataclass(frozen=True)
+class _View:
+    """What a step looks at, and how."""
+
+    iteration: int
+    seen: Observation
+    frame_index: int | None
+    light: PrefilteredLight | None
+    shading: str
+    capacity: int
+    weights: tuple[tuple[str, float], ...]
+
+    @property
+    def kind(self) -> Hashable:
+        """What distinguishes views that run different operators, or the same with other constants."""
+        seen, light = self.seen, self.light
+        learning = light is not None and light.irradiance_sh.requires_grad
+        return (
+            seen.is_distilled,
+            id(seen.frame.camera),
+            light is None,
+            learning,
+            self.shading,
+            self.capacity,
+            self.weights,
+        )
+
+
 class Trainer:
     """Fits an avatar; ``run`` reads top to bottom."""
 
@@ -85,11 +117,12 @@ class Trainer:
         refill: RefillSettings | None = None,
         light_resolution: int = 64,
         perceptual: Perceptual | None = None,
+        occlusion: str = "ambient",
     ) -> None:
         self.avatar, self.data, self.settings, self.output = avatar, data, settings, output
         self.refill = refill or RefillSettings()
         self.iteration = 0
-        self.renderer = Renderer(avatar)
+        self.renderer = Renderer(avatar, occlusion=occlusion)
         self.tile_capacity = TileCapacity()
         points = PointTargets(data.teacher) if data.teacher is not None else None
         self.objective = Objective(settings, perceptual, points)
@@ -108,6 +141,9 @@ class Trainer:
             grad_clip=settings.grad_clip,
         )
         self.light = self._light_fitter(light_resolution)
+        alone = settings.frames_per_step == 1 and perceptual is None and occlusion != "directional"
+        enabled = settings.cuda_graphs and device.type == "cuda" and alone and is_recordable(avatar)
+        self.recorder = StepRecorder(avatar.deformation, enabled=enabled)
 
     def run(self) -> None:
         """Train up to ``settings.iterations``, from wherever the trainer stands."""
@@ -135,41 +171,54 @@ class Trainer:
         self._schedule(iteration)
         terms: dict[str, Tensor] = {}
         for turn in range(self.settings.frames_per_step):
-            draw = iteration * self.settings.frames_per_step + turn
-            seen, frame_index = self._frame(draw)
-            screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
-            view = TrainingView(iteration, frame_index, generator, screen_points, self.tile_capacity.get())
-            render = self._render(seen, view, draw)
-            names, values = self.objective.weighted_terms(self.avatar, render, seen, iteration, generator)
-            (values.sum() / self.settings.frames_per_step).backward()
-            self._observe(screen_points.grad, render)
-            terms |= dict(zip(names, values.detach().unbind(), strict=True))
+            view = self._view(iteration, iteration * self.settings.frames_per_step + turn)
+            outcome = self.recorder.run(
+                view.kind,
+                view.seen,
+                partial(self._differentiate, view=view, generator=generator),
+                parameters=self._parameters(),
+                gathering=self.light.leaves,
+            )
+            self.tile_capacity.report(iteration, view.capacity, outcome.instances)
+            self._observe(outcome.screen_gradient, outcome.radii)
+            terms |= dict(zip(outcome.names, outcome.values.clone().unbind(), strict=True))
         self._optimise(iteration)
         self._adapt(iteration, generator)
         self.iteration = iteration + 1
         return terms
 
-    def _frame(self, draw: int) -> tuple[Observation, int | None]:
-        is_distilled, index = self.sampler.draw(draw)
-        return (self.distilled[index], None) if is_distilled else (self.captured[index], index)
-
-    def _render(self, seen: Observation, view: TrainingView, draw: int) -> Render:
-        is_shaded = view.iteration >= self.settings.pbr_iteration
-        light = self.light.seen(learning=view.iteration >= self.settings.light_from_iter)
-        render = self.renderer.render(
-            seen.frame.pose,
-            seen.frame.camera,
-            light if is_shaded else None,
-            shading="deferred" if self.settings.alternate_shading and draw % 2 else "forward",
-            colour=True,
-            training=view,
+    def _view(self, iteration: int, draw: int) -> "_View":
+        settings, (is_distilled, index) = self.settings, self.sampler.draw(draw)
+        is_shaded = iteration >= settings.pbr_iteration
+        return _View(
+            iteration=iteration,
+            seen=self.distilled[index] if is_distilled else self.captured[index],
+            frame_index=None if is_distilled else index,
+            light=self.light.seen(learning=iteration >= settings.light_from_iter) if is_shaded else None,
+            shading="deferred" if settings.alternate_shading and draw % 2 else "forward",
+            capacity=self.tile_capacity.get(),
+            weights=tuple(settings.weights(iteration).items()),
         )
-        self.tile_capacity.report(int(view.iteration), view.capacity, render.raster.instances)
-        return render
 
-    def _observe(self, screen_gradient: Tensor | None, render: Render) -> None:
+    def _differentiate(self, seen: Observation, view: "_View", generator: torch.Generator) -> Outcome:
+        """Draw ``seen``, compare it with its images and add the gradients."""
+        screen_points = torch.zeros_like(self.avatar.surfels.positions[:, :2]).requires_grad_()
+        training = TrainingView(view.iteration, view.frame_index, generator, screen_points, view.capacity)
+        frame = seen.frame
+        render = self.renderer.render(
+            frame.pose, frame.camera, view.light, shading=view.shading, colour=True, training=training
+        )
+        names, values = self.objective.weighted_terms(self.avatar, render, seen, view.iteration, generator)
+        (values.sum() / self.settings.frames_per_step).backward()
+        raster = render.raster
+        return Outcome(names, values.detach(), screen_points.grad, raster.radii, raster.instances.detach())
+
+    def _parameters(self) -> list[Tensor]:
+        return [*self.avatar.surfels.parameters(), *self.network_optimiser.parameters]
+
+    def _observe(self, screen_gradient: Tensor | None, radii: Tensor) -> None:
         if screen_gradient is not None and self.densifier.is_observing(self.iteration):
-            self.densifier.observe(screen_gradient, render.raster.radii)
+            self.densifier.observe(screen_gradient, radii)
 
     def _schedule(self, iteration: int) -> None:
         settings = self.settings
@@ -203,6 +252,7 @@ class Trainer:
         """Renew everything that is cached about the surfels."""
         self.avatar.refresh()
         self.objective.refresh()
+        self.recorder.forget()
 
     def _prune_outliers(self) -> None:
         """Remove surfels that ended far from the teacher's surface, so that every later stage sees the same set."""

@@ -13,6 +13,7 @@ from core.protocols import CanonicalField
 from core.schedules import STUDENT_ITERATIONS, scaled
 from explicit_branch.avatar import Avatar, AvatarRecord
 from explicit_branch.initialisation import INIT_MODES, SurfaceCloud, sample_box, sample_mesh, surfels_on
+from explicit_branch.rendering.probes import Occlusion
 from explicit_branch.settings import TrainingSettings
 from explicit_branch.trainer import OutputSettings, RefillSettings
 from workflows.bake_occlusion import canonical_mesh
@@ -26,6 +27,16 @@ def training_settings(config: DictConfig) -> TrainingSettings:
     """``explicit_branch.opt`` as settings, stretched to its iterations."""
     options: dict[str, Any] = OmegaConf.to_container(config.explicit_branch.opt, resolve=True)  # type: ignore[assignment]
     return TrainingSettings.from_mapping({"seed": config.explicit_branch.seed, **options})
+
+
+def occlusion_kind(config: DictConfig) -> str:
+    """How shaded light is occluded: ``explicit_branch.occlusion``, unless the published switch turns it off.
+
+    Raises:
+        InputError: no such kind.
+    """
+    branch = config.explicit_branch
+    return Occlusion.parse("none" if branch.enable_occ_type == "none" else branch.occlusion).value
 
 
 def refill_settings(config: DictConfig, iterations: int) -> RefillSettings:

@@ -23,10 +23,10 @@ from core.video import VideoWriter
 from data.hdr import bundled_hdris, find_hdri
 from explicit_branch.avatar import Avatar, load_avatar
 from explicit_branch.rendering.light import ImageLight
-from explicit_branch.rendering.probes import Occlusion
 from explicit_branch.rendering.renderer import SHADING_MODES, Render, Renderer
 from gs_ir.cubemap import sample_cubemap
 from workflows.build_data import explicit_frames
+from workflows.build_student import occlusion_kind
 from workflows.device import compute_device
 from workflows.evaluate_student import surface_of
 from workflows.launch import choice
@@ -96,9 +96,7 @@ def perceptual_distances(weights: Mapping[str, str | None]) -> dict[str, Percept
 
 def renderer_of(config: DictConfig, avatar: Avatar) -> Renderer:
     """The renderer as configured: occlusion and compositing."""
-    branch = config.explicit_branch
-    kind = Occlusion.parse("none" if branch.enable_occ_type == "none" else branch.occlusion)
-    return Renderer(avatar, occlusion=kind.value, compositing=branch.compositing)
+    return Renderer(avatar, occlusion=occlusion_kind(config), compositing=config.explicit_branch.compositing)
 
 
 def _sources(hdri: str | Sequence[str] | None) -> dict[str, Path | None]:

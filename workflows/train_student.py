@@ -13,7 +13,7 @@ from explicit_branch.settings import TrainingSettings
 from explicit_branch.trainer import Trainer, TrainingData
 from workflows.bake_occlusion import probes_for
 from workflows.build_data import distillation_frames, explicit_frames, student_body, training_maps
-from workflows.build_student import new_avatar, output_settings, refill_settings, training_settings
+from workflows.build_student import new_avatar, occlusion_kind, output_settings, refill_settings, training_settings
 from workflows.build_teacher import trained_teacher
 from workflows.device import compute_device
 from workflows.paths import StagePaths
@@ -69,6 +69,7 @@ def build_trainer(config: DictConfig, teacher: CanonicalField | None, device: st
         refill=refill_settings(config, settings.iterations),
         light_resolution=branch.light_res,
         perceptual=_perceptual(config, settings, device),
+        occlusion=occlusion_kind(config),
     )
     if state is not None:
         trainer.load_state_dict(_trainer_state(state, branch.load_ckpt), avatar.record.iteration)

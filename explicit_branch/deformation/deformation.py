@@ -78,6 +78,13 @@ class Deformation(nn.Module):
         """World to the canonical frame of each of the nine parts [9, 3, 4] under ``pose``; kept likewise."""
         return self._joints_and_parts(pose)[1]
 
+    def place(self, pose: BodyPose, bones: Tensor, part_from_world: Tensor) -> None:
+        """Take ``bones`` [24, 3, 4] and ``part_from_world`` [9, 3, 4] for those of the object ``pose`` while it lives.
+
+        Whoever places them may change them, and the pose, in place.
+        """
+        self._bones[pose] = (bones, part_from_world)
+
     def _joints_and_parts(self, pose: BodyPose) -> tuple[Tensor, Tensor]:
         kept = self._bones.get(pose)
         if kept is not None:

@@ -39,6 +39,20 @@ class LightFitter:
             leaf.requires_grad_()
         return light
 
+    @property
+    def leaves(self) -> list[Tensor]:
+        """The prefiltered maps and coefficients; updates change them in place."""
+        return [*self.light.mips, self.light.irradiance_sh]
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Filter the light anew, into the same leaves."""
+        fresh = prefilter(self.base)
+        for leaf, value in zip(self.leaves, [*fresh.mips, fresh.irradiance_sh], strict=True):
+            leaf.copy_(value)
+            leaf.grad = None
+        self.light = replace(self.light, source=fresh.source, _cells={})
+
     def seen(self, *, learning: bool) -> PrefilteredLight:
         """The light to shade with; gathers gradients only while it is ``learning``."""
         light = self.light
@@ -59,28 +73,30 @@ class LightFitter:
     def update(self, *, anchor: float, smoothness: float) -> None:
         """Send the gathered gradients through the prefilter and take one step; radiance stays non-negative."""
         fresh = prefilter(self.base)
-        outputs, leaves = ([*light.mips, light.irradiance_sh] for light in (fresh, self.light))
-        received = [(o, x.grad / self.interval) for o, x in zip(outputs, leaves, strict=True) if x.grad is not None]
+        outputs = [*fresh.mips, fresh.irradiance_sh]
+        received = [
+            (o, x.grad / self.interval) for o, x in zip(outputs, self.leaves, strict=True) if x.grad is not None
+        ]
         regular = anchor * self.distance() + smoothness * self.variation()
         torch.autograd.backward([regular, *(o for o, _ in received)], [None, *(g for _, g in received)])  # type: ignore[list-item]
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         with torch.no_grad():
             self.base.clamp_(min=0)
-        self.light = self._prefiltered()
+        self._renew()
 
     def state_dict(self) -> dict:
         """Cube map, optimiser and what has been gathered since the last update."""
-        leaves = [*self.light.mips, self.light.irradiance_sh]
-        return {"base": self.base.detach(), "adam": self.adam.state_dict(), "gathered": [x.grad for x in leaves]}
+        gathered = [x.grad for x in self.leaves]
+        return {"base": self.base.detach(), "adam": self.adam.state_dict(), "gathered": gathered}
 
     def load_state_dict(self, state: dict) -> None:
         """Restore ``state_dict``."""
         with torch.no_grad():
             self.base.copy_(state["base"])
         self.adam.load_state_dict(state["adam"])
-        self.light = self._prefiltered()
-        for leaf, gradient in zip([*self.light.mips, self.light.irradiance_sh], state["gathered"], strict=True):
+        self._renew()
+        for leaf, gradient in zip(self.leaves, state["gathered"], strict=True):
             leaf.grad = None if gradient is None else gradient.to(leaf)
 
 

@@ -67,13 +67,26 @@ def test_dissimilarity_is_that_of_the_metric():
     target = torch.rand(20, 33, 3)
     images = torch.stack([target, (target + 0.1 * torch.rand(20, 33, 3)).clamp(0, 1), torch.rand(20, 33, 3)])
     expected = torch.stack([1 - ssim(image, target, STANDARD_DATA_RANGE) for image in images])
-    torch.testing.assert_close(losses.dissimilarity(images, target).double(), expected, rtol=0, atol=2e-5)
+    windows = observation(target, torch.ones(20, 33)).windows
+    torch.testing.assert_close(losses.dissimilarity(images, target, windows).double(), expected, rtol=0, atol=2e-5)
     with pytest.raises(ValueError, match="pixels a side"):
-        losses.dissimilarity(images[:, :6], target[:6])
+        losses.dissimilarity(images[:, :6], target[:6], windows)
 
 
-def test_photometric_terms_look_at_structure_inside_the_mask():
-    """Fails when SSIM is taken over the empty background."""
-    mask = torch.zeros(32, 32)
-    mask[8:24, 8:24] = 1
-    assert observation(torch.rand(32, 32, 3), mask).box == (slice(8, 24), slice(8, 24))
+def test_structure_is_compared_inside_the_mask_box():
+    """Fails when SSIM is taken over the empty background, or windows reach out of the box around the mask."""
+    torch.manual_seed(0)
+    target, images, mask = torch.rand(32, 40, 3), torch.rand(2, 32, 40, 3), torch.zeros(32, 40)
+    mask[8:24, 10:27] = 1
+    seen = observation(target, mask)
+    assert seen.box == (slice(8, 24), slice(10, 27))
+    crop = observation(target[8:24, 10:27], torch.ones(16, 17))
+    expected = losses.dissimilarity(images[:, 8:24, 10:27], crop.frame.image, crop.windows)
+    torch.testing.assert_close(losses.dissimilarity(images, target, seen.windows), expected)
+
+
+def test_a_mask_smaller_than_a_window_has_one():
+    """Fails when the weights of the windows are empty, and so not a number."""
+    mask = torch.zeros(20, 20)
+    mask[17:19, 18:20] = 1
+    assert observation(torch.rand(20, 20, 3), mask).windows.sum() == pytest.approx(1)

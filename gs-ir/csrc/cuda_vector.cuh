@@ -34,4 +34,27 @@ __device__ void add_pack(T* to, const T* values) {
     }
 }
 
+// Adds a to entry `i` and b to entry `j` of F numbers each: at once where the entries lie side by side and aligned.
+template <int F, typename T>
+__device__ void add_pack_pair(T* to, uint32_t i, uint32_t j, const T* a, const T* b) {
+#if __CUDA_ARCH__ >= 900
+    if constexpr (std::is_same_v<T, float> && F <= 2) {
+        const bool ascending = i < j;
+        T* first = to + int64_t(ascending ? i : j) * F;
+        const bool aligned = reinterpret_cast<uintptr_t>(first) % (2 * F * sizeof(T)) == 0;
+        if (aligned && (ascending ? j - i : i - j) == 1) {
+            T both[2 * F];
+#pragma unroll
+            for (int f = 0; f < F; ++f) {
+                both[f] = ascending ? a[f] : b[f];
+                both[F + f] = ascending ? b[f] : a[f];
+            }
+            return add_pack<2 * F>(first, both);
+        }
+    }
+#endif
+    add_pack<F>(to + int64_t(i) * F, a);
+    add_pack<F>(to + int64_t(j) * F, b);
+}
+
 }  // namespace gs_ir

@@ -6,6 +6,7 @@
 // in half precision where there is one, gradients go to the table itself.
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <cuda_fp16.h>
 #include <torch/library.h>
@@ -154,8 +155,12 @@ __global__ void __launch_bounds__(kBlock) backward_kernel(
         LoadedCell<F, T> at(level, point);
         if (moving) at.load(grid.table + level.offset * F);
         T* gradients = grad_table + level.offset * F;
+        T before[F];
+        // Corners come in pairs along x, which often are neighbours in memory too.
         const auto add = [&](int corner, const T* value) {
-            gs_ir::add_pack<F>(gradients + int64_t(at.entries[corner]) * F, value);
+            if (corner % 2 == 1)
+                gs_ir::add_pack_pair<F>(gradients, at.entries[corner - 1], at.entries[corner], before, value);
+            for (int f = 0; f < F; ++f) before[f] = value[f];
         };
         if constexpr (kJacobian) {
             Vec3<T> h[F];
@@ -191,11 +196,19 @@ void run_encode(const Tensor& points, const Tensor& table, const OptionalTensor&
     });
 }
 
+// Zeros like the table, laid out so that even entries of hashed levels are aligned like pairs of entries.
+Tensor zero_gradient(const Tensor& table, IntArrayRef resolutions, IntArrayRef offsets) {
+    int64_t shift = 0;
+    for (size_t l = 0; l < resolutions.size() && shift == 0; ++l)
+        if (!gs_ir::hash_level(resolutions[l], offsets[l], offsets[l + 1]).dense) shift = offsets[l] % 2;
+    return at::zeros({table.size(0) + shift, table.size(1)}, table.options()).narrow(0, shift, table.size(0));
+}
+
 template <bool kJacobian>
 std::tuple<Tensor, Tensor> run_backward(
     const Tensor& any_features, const Tensor& any_jacobian, const Tensor& points, const Tensor& table,
     const OptionalTensor& compact, IntArrayRef resolutions, IntArrayRef offsets, int64_t active, bool moving) {
-    Tensor grad_points = at::zeros_like(points), grad_table = at::zeros_like(table);
+    Tensor grad_points = at::zeros_like(points), grad_table = zero_gradient(table, resolutions, offsets);
     if (points.size(0) == 0 || active == 0) return {grad_points, grad_table};
     const c10::cuda::CUDAGuard guard(points.device());
     const Tensor values = values_of(table, compact), grad_features = gs_ir::vector_aligned(any_features);

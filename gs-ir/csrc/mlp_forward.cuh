@@ -103,7 +103,8 @@ __device__ inline void store_outputs(const Network& net, int64_t first, const Ou
 }
 
 template <int kLayers, Activation kActivation, typename Stage>
-__global__ void __launch_bounds__(kMlpBlock) mlp_forward_kernel(const Network net, const Stage stage, float* outputs) {
+__global__ void __launch_bounds__(kMlpBlock, 2)
+    mlp_forward_kernel(const Network net, const Stage stage, float* outputs) {
     extern __shared__ uint4 shared[];
     const ForwardLayout layout(net, kLayers);
     uint4 *input = shared, *hidden = input + layout.input, *output = hidden + layout.hidden;

@@ -9,12 +9,14 @@
 
 #include <optional>
 #include <type_traits>
+#include <vector>
 
+#include "cubemap_squares.cuh"
 #include "cuda_launch.cuh"
-#include "gs_ir/cubemap.h"
 
 namespace {
 
+using namespace gs_ir::squares;
 using gs_ir::Vec3;
 
 constexpr int kEdge = 4, kGroup = kEdge * kEdge;
@@ -25,84 +27,6 @@ constexpr int kPerLane = kGroup / 2;       // targets in the registers of a lane
 constexpr int64_t kEnoughWarps = 8192;     // below it several warps share the sources of a tile
 constexpr double kLargestNarrowAlpha = 0.5;
 constexpr unsigned kAllLanes = 0xffffffffu;
-
-template <typename T>
-struct alignas(16) Quad {
-    T x, y, z, w;
-};
-
-// ---- Geometry -----------------------------------------------------------------------------------------------------
-
-struct Place {
-    int face, row, column;
-};
-
-// First texel of square `index` of those with `edge` texels a side that cover the faces row by row.
-__host__ __device__ Place square_place(int index, int edge, int resolution) {
-    const int across = (resolution + edge - 1) / edge;
-    return {index / (across * across), index / across % across * edge, index % across * edge};
-}
-
-// Unit direction of a texel; rows and columns past the end name the last one.
-template <typename T>
-__device__ Vec3<T> direction(Place p, int resolution) {
-    const T s = gs_ir::texel_centre<T>(min(p.column, resolution - 1), resolution);
-    const T t = gs_ir::texel_centre<T>(min(p.row, resolution - 1), resolution);
-    const Vec3<T> point = gs_ir::face_point(p.face, s, t);
-    return point * (T(1) / gs_ir::length(point));
-}
-
-// Centre and radius of a sphere around the directions of a square of texels; the corners are the farthest ones.
-template <typename T>
-__device__ Quad<T> bounding_sphere(Place p, int edge, int resolution) {
-    Vec3<T> corners[4], centre = {T(0), T(0), T(0)};
-    for (int k = 0; k < 4; ++k) {
-        corners[k] = direction<T>({p.face, p.row + k / 2 * (edge - 1), p.column + k % 2 * (edge - 1)}, resolution);
-        centre = centre + corners[k] * T(0.25);
-    }
-    T radius = T(0);
-    for (int k = 0; k < 4; ++k) radius = gs_ir::maximum(radius, gs_ir::length(corners[k] - centre));
-    return {centre.x, centre.y, centre.z, radius * T(1.001) + T(1e-6)};  // more than rounding
-}
-
-// Whether the centres lie within `distance`; a negative one is never reached.
-template <typename T>
-__device__ bool within(Quad<T> a, Quad<T> b, T distance) {
-    const Vec3<T> d = {a.x - b.x, a.y - b.y, a.z - b.z};
-    return (distance >= T(0)) & (gs_ir::dot(d, d) <= distance * distance);
-}
-
-// Whether some point of the one sphere may lie within `reach` of some point of the other.
-template <typename T>
-__device__ bool touches(Quad<T> a, Quad<T> b, T reach) { return within(a, b, reach + a.w + b.w); }
-
-// Whether all points of the one sphere lie within `reach` of all points of the other.
-template <typename T>
-__device__ bool covers(Quad<T> a, Quad<T> b, T reach) { return within(a, b, reach - a.w - b.w); }
-
-// Orthonormal frame whose z axis points at the middle of a block. Near that axis a direction (x, y, 1 - drop) keeps the
-// digits that a cosine loses: the squared chord of two is 2 (drop_a - x_a x_b - y_a y_b + (1 - drop_a) drop_b).
-template <typename T>
-struct Frame {
-    Vec3<T> x, y, z;
-};
-
-template <typename T>
-__device__ Frame<T> frame_around(int face, Quad<T> sphere) {
-    const Vec3<T> centre = {sphere.x, sphere.y, sphere.z};
-    const Vec3<T> z = centre * (T(1) / gs_ir::length(centre));
-    const Vec3<T> along = gs_ir::from_face<T>(face, {T(1), T(0), T(0)});
-    const Vec3<T> flat = along - z * gs_ir::dot(along, z);
-    const Vec3<T> x = flat * (T(1) / gs_ir::length(flat));
-    return {x, gs_ir::cross(z, x), z};
-}
-
-// x, y and drop of a unit direction.
-template <typename T>
-__device__ Vec3<T> to_frame(const Frame<T>& f, Vec3<T> d) {
-    const T x = gs_ir::dot(f.x, d), y = gs_ir::dot(f.y, d), z = gs_ir::dot(f.z, d);
-    return {x, y, z > T(0) ? (x * x + y * y) / (T(1) + z) : T(1) - z};
-}
 
 // ---- Sources ------------------------------------------------------------------------------------------------------
 
@@ -317,14 +241,14 @@ __global__ void __launch_bounds__(32 * kWarps, sizeof(T) == 4 ? 5 : 2) convolve_
     }
 }
 
-int squares(int64_t resolution, int edge) {
+int count_squares(int64_t resolution, int edge) {
     const int64_t across = (resolution + edge - 1) / edge;
     return int(6 * across * across);
 }
 
 template <typename T, int C, class Lobe>
 void launch(const Sources<T>& sources, const Texels<T>& out, T reach, const Lobe& lobe) {
-    const int tiles = squares(out.resolution, kEdge);
+    const int tiles = count_squares(out.resolution, kEdge);
     int shares = 1;
     while (shares < kWarps && tiles * int64_t(shares) < kEnoughWarps) shares *= 2;
     const int blocks = gs_ir::blocks_for(tiles, kWarps / shares);
@@ -346,32 +270,86 @@ using Factors = std::optional<at::Tensor>;
 template <typename T>
 const T* data_or_null(const Factors& factors) { return factors ? factors->const_data_ptr<T>() : nullptr; }
 
+// One convolution with its memory, which comes from the stream that is current when it is made.
+struct Convolution {
+    at::Tensor values, out, memory;
+    double alpha, min_cosine;
+    Factors before, after;
+
+    Convolution(
+        const at::Tensor& from, int64_t resolution, double alpha_, double min_cosine_, const Factors& before_,
+        const Factors& after_)
+        : values(from), alpha(alpha_), min_cosine(min_cosine_), before(before_), after(after_) {
+        const int64_t channels = values.size(3), blocks = count_squares(values.size(1), kBlockEdge);
+        TORCH_CHECK(
+            channels >= 1 && channels <= kMaxChannels, "convolve_ggx: 1 to 4 channels expected, found ", channels);
+        out = at::empty({6, resolution, resolution, channels}, values.options());
+        const int64_t bytes = values.scalar_type() == at::kDouble ? kBytesPerBlock<double> : kBytesPerBlock<float>;
+        memory = at::empty({blocks * bytes}, values.options().dtype(at::kByte));
+    }
+
+    // On the current stream.
+    void launch() const {
+        const int channels = int(values.size(3)), blocks = count_squares(values.size(1), kBlockEdge);
+        AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "convolve_ggx", [&] {
+            using T = scalar_t;
+            const auto sources = layout<T>(memory.mutable_data_ptr(), blocks);
+            const Texels<const T> in = {
+                values.const_data_ptr<T>(), data_or_null<T>(before), int(values.size(1)), channels};
+            gs_ir::for_each(values, int64_t(blocks) * kGroups * kGroup, [=] __device__(int64_t slot) {
+                store_source(sources, int(slot), in);
+            });
+            const Texels<T> to = {out.mutable_data_ptr<T>(), data_or_null<T>(after), int(out.size(1)), channels};
+            auto* by_channels = channels == 1 ? convolve<T, 1> : channels <= 3 ? convolve<T, 3> : convolve<T, 4>;
+            by_channels(sources, to, alpha, min_cosine);
+        });
+    }
+};
+
 at::Tensor convolve_ggx(
     const at::Tensor& values, int64_t resolution, double alpha, double min_cosine, const Factors& before,
     const Factors& after) {
-    const int channels = int(values.size(3)), source_resolution = int(values.size(1));
-    TORCH_CHECK(channels >= 1 && channels <= kMaxChannels, "convolve_ggx: 1 to 4 channels expected, found ", channels);
-    const int blocks = squares(source_resolution, kBlockEdge);
     const c10::cuda::CUDAGuard guard(values.device());
-    at::Tensor out = at::empty({6, resolution, resolution, channels}, values.options());
-    AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "convolve_ggx", [&] {
-        using T = scalar_t;
-        at::Tensor memory = at::empty({blocks * kBytesPerBlock<T>}, values.options().dtype(at::kByte));
-        const auto sources = layout<T>(memory.mutable_data_ptr(), blocks);
-        const Texels<const T> in = {
-            values.const_data_ptr<T>(), data_or_null<T>(before), source_resolution, channels};
-        gs_ir::for_each(values, int64_t(blocks) * kGroups * kGroup, [=] __device__(int64_t slot) {
-            store_source(sources, int(slot), in);
-        });
-        const Texels<T> to = {out.mutable_data_ptr<T>(), data_or_null<T>(after), int(resolution), channels};
-        auto* by_channels = channels == 1 ? convolve<T, 1> : channels <= 3 ? convolve<T, 3> : convolve<T, 4>;
-        by_channels(sources, to, alpha, min_cosine);
-    });
-    return out;
+    const Convolution convolution(values, resolution, alpha, min_cosine, before, after);
+    convolution.launch();
+    return convolution.out;
+}
+
+// What is launched on `later` from now on waits for what has been launched on `earlier`.
+void wait_for(cudaStream_t earlier, cudaStream_t later) {
+    cudaEvent_t event;
+    C10_CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    C10_CUDA_CHECK(cudaEventRecord(event, earlier));
+    C10_CUDA_CHECK(cudaStreamWaitEvent(later, event, 0));
+    C10_CUDA_CHECK(cudaEventDestroy(event));  // once it has passed
+}
+
+// The first convolution fills the device; the others, too small for that, run beside it on a stream of high priority.
+std::vector<at::Tensor> convolve_levels(
+    at::TensorList values, at::IntArrayRef resolutions, at::ArrayRef<double> alphas, at::ArrayRef<double> min_cosines,
+    at::TensorList before, at::TensorList after) {
+    std::vector<at::Tensor> outs;
+    if (values.empty()) return outs;
+    const c10::cuda::CUDAGuard guard(values[0].device());
+    std::vector<Convolution> made;
+    for (size_t i = 0; i < values.size(); ++i) {
+        made.emplace_back(values[i], resolutions[i], alphas[i], min_cosines[i], before[i], after[i]);
+        outs.push_back(made.back().out);
+    }
+    const c10::cuda::CUDAStream here = c10::cuda::getCurrentCUDAStream(), aside = c10::cuda::getStreamFromPool(true);
+    wait_for(here, aside);
+    made[0].launch();
+    {
+        const c10::cuda::CUDAStreamGuard others(aside);
+        for (size_t i = 1; i < made.size(); ++i) made[i].launch();
+    }
+    wait_for(aside, here);
+    return outs;
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(gs_ir, CUDA, m) {
     m.impl("convolve_ggx", convolve_ggx);
+    m.impl("convolve_levels", convolve_levels);
 }

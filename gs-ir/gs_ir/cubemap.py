@@ -4,6 +4,7 @@ Faces are ordered +x, -x, +y, -y, +z, -z as in OpenGL; texel (row, column) of a 
 +x (1, -t, -s), -x (-1, -t, s), +y (s, 1, t), -y (s, -1, -t), +z (s, -t, 1), -z (-s, -t, -1).
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import cos, sin
@@ -37,6 +38,14 @@ define(
     "(Tensor values, int resolution, float alpha, float min_cosine, Tensor? before=None, Tensor? after=None) -> Tensor",
     reference.convolve_ggx,
 )
+# As many of each as there are levels. On a GPU the first one, the costliest, hides the others.
+define(
+    "convolve_levels",
+    "(Tensor[] values, int[] resolutions, float[] alphas, float[] min_cosines, Tensor[] before, Tensor[] after)"
+    " -> Tensor[]",
+    lambda *arguments: [torch.ops.gs_ir.convolve_ggx(*level) for level in zip(*arguments, strict=True)],
+)
+define("cubemap_pyramid", "(Tensor texels, Tensor solid_angles, int halvings) -> Tensor[]", reference.cubemap_pyramid)
 define("shrink_equirect", "(Tensor image, int factor) -> Tensor", shrink)
 define_backward("shrink_equirect_backward", "(Tensor grad, Tensor image, int factor) -> Tensor", shrink)
 define(
@@ -57,6 +66,17 @@ def _(texels, resolutions, directions, lod) -> Tensor:
 @torch.library.register_fake("gs_ir::convolve_ggx")
 def _(values, resolution, alpha, min_cosine, before=None, after=None) -> Tensor:
     return values.new_empty(6, resolution, resolution, values.shape[-1])
+
+
+@torch.library.register_fake("gs_ir::convolve_levels")
+def _(values, resolutions, alphas, min_cosines, before, after) -> list[Tensor]:
+    return [x.new_empty(6, r, r, x.shape[-1]) for x, r in zip(values, resolutions, strict=True)]
+
+
+@torch.library.register_fake("gs_ir::cubemap_pyramid")
+def _(texels, solid_angles, halvings) -> list[Tensor]:
+    sizes = [texels.shape[1] >> i for i in range(1, halvings + 1)]
+    return [texels.new_empty(6, r, r, 3) for r in sizes]
 
 
 @torch.library.register_fake("gs_ir::shrink_equirect")
@@ -237,9 +257,11 @@ def equirect_to_cubemap(image: Tensor, resolution: int, samples: int = 4) -> Ten
     factor = max(1, image.shape[1] // (4 * resolution))
     while image.shape[0] % factor or image.shape[1] % factor:
         factor -= 1
-    image = torch.ops.gs_ir.shrink_equirect(image.contiguous(), factor) if factor > 1 else image.contiguous()
-    weights = _solid_angles(resolution * samples, image.dtype, image.device)
-    return torch.ops.gs_ir.resample_equirect(image, weights, resolution)
+    weights = solid_angles(resolution * samples, image.dtype, image.device)
+    learned = image.requires_grad and torch.is_grad_enabled()
+    with nullcontext() if learned else torch._C._AutoDispatchBelowAutograd():  # the operators' autograd is in Python
+        image = torch.ops.gs_ir.shrink_equirect(image.contiguous(), factor) if factor > 1 else image.contiguous()
+        return torch.ops.gs_ir.resample_equirect(image, weights, resolution)
 
 
 def sample_cubemap(mips: list[Tensor], directions: Tensor, lod: Tensor) -> Tensor:
@@ -280,6 +302,7 @@ def _turn_parts(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tenso
 
 
 @lru_cache(maxsize=32)
-def _solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def solid_angles(resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """``texel_solid_angles``, kept."""
     with torch.inference_mode(False):
         return texel_solid_angles(resolution, dtype=dtype, device=device)

@@ -3,19 +3,22 @@
 The source texels of a level are those of a pyramid whose resolution suits the lobe.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log2
 
 import torch
 from torch import Tensor
 
-from gs_ir.cubemap import PrefilteredLight, texel_directions, texel_solid_angles
+from gs_ir.cubemap import PrefilteredLight, solid_angles, texel_directions, texel_solid_angles
 from gs_ir.reference import cubemap as reference
 from gs_ir.reference.spherical_harmonics import basis
 
 LOBE_FRACTION = 0.99
 """Share of the GGX normals inside the cone that prefiltering visits."""
 SMALLEST_LEVEL = 16
+HALVINGS = 4
+"""Levels of the pyramid that one call of ``cubemap_pyramid`` makes at most."""
 FINE_ROUGHNESS = (0.08, 0.185, 0.29, 0.395, 0.5)
 COARSE_ROUGHNESS = (0.65, 0.8, 1.0)
 IRRADIANCE_RESOLUTION = 64
@@ -66,11 +69,12 @@ def prefilter(cubemap: Tensor, levels: list[tuple[int, float]] | None = None) ->
         raise ValueError(f"prefilter: a cube map [6, R, R, 3] expected, found {tuple(cubemap.shape)}")
     if resolution < SMALLEST_LEVEL or resolution & (resolution - 1):
         raise ValueError(f"prefilter: a power of two of at least {SMALLEST_LEVEL} expected, found R = {resolution}")
-    levels = default_levels(resolution) if levels is None else levels
-    if levels[-1][1] != 1.0:
+    if levels is not None and levels[-1][1] != 1.0:
         raise ValueError(f"prefilter: the last level must have roughness 1, found {levels[-1][1]}")
-    *mips, irradiance_sh = _Prefilter.apply(cubemap, levels)
-    return PrefilteredLight(mips, [roughness for _, roughness in levels], irradiance_sh, source=cubemap.detach())
+    plan = _plan(resolution, None if levels is None else tuple(levels), cubemap.dtype, cubemap.device)
+    learned = cubemap.requires_grad and torch.is_grad_enabled()
+    *mips, irradiance_sh = _Prefilter.apply(cubemap, plan) if learned else _filtered(cubemap, plan)
+    return PrefilteredLight(mips, list(plan.roughness), irradiance_sh, source=cubemap.detach())
 
 
 def _resolution_of_lobe(roughness: float) -> int:
@@ -84,78 +88,121 @@ def _min_cosine(alpha: float) -> float:
     return max((1 - tangent_squared) / (1 + tangent_squared), 0.0)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How the levels of a cube map are filtered; all lists have an entry for each level."""
+
+    resolution: int
+    """Of the cube map."""
+    sources: list[int]
+    """Resolution of the level of the pyramid that each is filtered from."""
+    targets: list[int]
+    roughness: list[float]
+    alphas: list[float]
+    min_cosines: list[float]
+    weights: list[Tensor]
+    """Solid angles of the sources."""
+    scales: list[Tensor]
+    """1 / sum of the weights around each texel."""
+    projection: Tensor
+    """Matrix [9, 6 r r] from the texels of the level ``harmonics_source`` to harmonics."""
+    harmonics_source: int
+
+    @property
+    def pyramid(self) -> list[int]:
+        """Resolutions of the pyramid, fine to coarse."""
+        halvings = int(log2(self.resolution / min(*self.sources, self.harmonics_source)))
+        return [self.resolution >> i for i in range(halvings + 1)]
+
+
+def _filtered(cubemap: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+    """Levels [6, r, r, 3] and harmonics [9, 3] of ``cubemap`` [6, R, R, 3]; no gradient."""
+    with torch._C._AutoDispatchBelowAutograd():  # nothing in here needs a node of its own
+        pyramid = _pyramid(cubemap.contiguous(), plan.pyramid)
+        values = [pyramid[source] for source in plan.sources]
+        mips = torch.ops.gs_ir.convolve_levels(
+            values, plan.targets, plan.alphas, plan.min_cosines, plan.weights, plan.scales
+        )
+        return *mips, plan.projection @ pyramid[plan.harmonics_source].reshape(-1, 3)
+
+
+def _pyramid(cubemap: Tensor, resolutions: list[int]) -> dict[int, Tensor]:
+    levels = [cubemap]
+    while len(levels) < len(resolutions):
+        finest = levels[-1]
+        halvings = min(len(resolutions) - len(levels), HALVINGS)
+        angles = solid_angles(finest.shape[1], finest.dtype, finest.device)
+        levels += torch.ops.gs_ir.cubemap_pyramid(finest, angles, halvings)
+    return dict(zip(resolutions, levels, strict=True))
+
+
 class _Prefilter(torch.autograd.Function):
     """All levels and the harmonics in one node: on a GPU the bookkeeping of a node for each costs more than they do."""
 
     @staticmethod
-    def forward(ctx, cubemap: Tensor, levels: list[tuple[int, float]]) -> tuple[Tensor, ...]:
-        """Levels [6, r, r, 3] and harmonics [9, 3] of ``cubemap`` [6, R, R, 3]."""
-        pyramid = {cubemap.shape[1]: cubemap.contiguous()}
-        with torch._C._AutoDispatchBelowAutograd():  # nothing in here needs a node of its own
-            mips = [_filter_level(pyramid, target, roughness) for target, roughness in levels]
-            harmonics = _irradiance(pyramid)
-        ctx.levels, ctx.resolutions = levels, sorted(pyramid)
+    def forward(ctx, cubemap: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
+        """As ``_filtered``."""
+        ctx.plan = plan
         ctx.set_materialize_grads(False)
-        return *mips, harmonics
+        return _filtered(cubemap, plan)
 
     @staticmethod
     def backward(ctx, *grads: Tensor | None) -> tuple[Tensor | None, None]:
         """Cotangent of the cube map: that of every level of the pyramid, handed on from coarse to fine."""
-        finest = ctx.resolutions[-1]
+        plan = ctx.plan
         collected: dict[int, Tensor] = {}
-        for (_, roughness), grad in zip(ctx.levels, grads):
-            if grad is not None:
-                source = min(finest, _source_resolution(roughness))
-                _add(collected, source, _adj_filter_level(grad, source, roughness))
+        used = [i for i, grad in enumerate(grads[:-1]) if grad is not None]
+        # The weight depends on the angle between two texels only, so the transposed operator is the operator itself.
+        arguments = [plan.sources, plan.alphas, plan.min_cosines, plan.scales, plan.weights]
+        chosen = [[values[i] for i in used] for values in arguments]
+        adjoints = torch.ops.gs_ir.convolve_levels([_contiguous(grads[i]) for i in used], *chosen)
+        for i, adjoint in zip(used, adjoints, strict=True):
+            _add(collected, plan.sources[i], adjoint)
         if grads[-1] is not None:
-            source = min(finest, IRRADIANCE_RESOLUTION)
-            projection = _irradiance_projection(source, grads[-1].dtype, grads[-1].device)
-            _add(collected, source, (projection.T @ grads[-1]).reshape(6, source, source, 3))
-        for resolution in ctx.resolutions[:-1]:
+            source = plan.harmonics_source
+            _add(collected, source, (plan.projection.T @ grads[-1]).reshape(6, source, source, 3))
+        for resolution in reversed(plan.pyramid[1:]):
             if resolution in collected:
                 _add(collected, 2 * resolution, reference.adj_parent_level(collected[resolution]))
-        return collected.get(finest), None
+        return collected.get(plan.resolution), None
+
+
+def _contiguous(grad: Tensor | None) -> Tensor:
+    assert grad is not None
+    return grad.contiguous()
 
 
 def _add(collected: dict[int, Tensor], resolution: int, grad: Tensor) -> None:
     collected[resolution] = collected[resolution] + grad if resolution in collected else grad
 
 
-def _source_resolution(roughness: float) -> int:
-    """Resolution of the pyramid's level that a level of ``roughness`` is filtered from, if the pyramid has it."""
-    return max(SMALLEST_LEVEL, _resolution_of_lobe(roughness))
-
-
-def _filter_level(pyramid: dict[int, Tensor], target: int, roughness: float) -> Tensor:
-    source = _pyramid_level(pyramid, _source_resolution(roughness))
-    key = (source.shape[1], source.dtype, source.device)
-    alpha = roughness**2
-    scale = _inverse_lobe_sum(target, alpha, *key)
-    return torch.ops.gs_ir.convolve_ggx(source, target, alpha, _min_cosine(alpha), _cube_solid_angles(*key), scale)
-
-
-def _adj_filter_level(grad: Tensor, source: int, roughness: float) -> Tensor:
-    # The weight depends on the angle between two texels only, so the transposed operator is the operator itself.
-    key = (source, grad.dtype, grad.device)
-    alpha = roughness**2
-    scale = _inverse_lobe_sum(grad.shape[1], alpha, *key)
-    convolve = torch.ops.gs_ir.convolve_ggx
-    return convolve(grad.contiguous(), source, alpha, _min_cosine(alpha), scale, _cube_solid_angles(*key))
-
-
-def _pyramid_level(pyramid: dict[int, Tensor], resolution: int) -> Tensor:
-    """The level of ``resolution``, or the finest; missing ones are added to ``pyramid``, whose smallest key descends.
-
-    A GPU so starts on the costly finest level before the coarse ones are made.
-    """
-    while min(pyramid) > resolution:
-        finest = min(pyramid)
-        pyramid[finest // 2] = reference.parent_level(pyramid[finest])
-    return pyramid[min(resolution, max(pyramid))]
-
-
 # Constants are kept for each device: making them anew would copy from the host, which waits for the device. They are
 # no inference tensors even where first needed in inference mode, because training may need them later.
+
+
+@lru_cache(maxsize=32)
+def _plan(
+    resolution: int, levels: tuple[tuple[int, float], ...] | None, dtype: torch.dtype, device: torch.device
+) -> _Plan:
+    targets, roughness = (list(x) for x in zip(*(levels or default_levels(resolution)), strict=True))
+    sources = [min(resolution, max(SMALLEST_LEVEL, _resolution_of_lobe(r))) for r in roughness]
+    alphas = [r**2 for r in roughness]
+    harmonics_source = min(resolution, IRRADIANCE_RESOLUTION)
+    return _Plan(
+        resolution=resolution,
+        sources=sources,
+        targets=targets,
+        roughness=roughness,
+        alphas=alphas,
+        min_cosines=[_min_cosine(alpha) for alpha in alphas],
+        weights=[_cube_solid_angles(source, dtype, device) for source in sources],
+        scales=[
+            _inverse_lobe_sum(target, alpha, source, dtype, device)
+            for target, alpha, source in zip(targets, alphas, sources, strict=True)
+        ],
+        projection=_irradiance_projection(harmonics_source, dtype, device),
+        harmonics_source=harmonics_source,
+    )
 
 
 @lru_cache(maxsize=32)
@@ -182,8 +229,3 @@ def _irradiance_projection(resolution: int, dtype: torch.dtype, device: torch.de
         weights = _cube_solid_angles(resolution, torch.float64, device).reshape(-1, 1)
         factors = weights.new_tensor(IRRADIANCE_FACTORS)
         return (basis(directions, 2) * weights * factors).T.to(dtype).contiguous()
-
-
-def _irradiance(pyramid: dict[int, Tensor]) -> Tensor:
-    texels = _pyramid_level(pyramid, IRRADIANCE_RESOLUTION)
-    return _irradiance_projection(texels.shape[1], texels.dtype, texels.device) @ texels.reshape(-1, 3)

@@ -285,6 +285,33 @@ def test_prefilter_gradcheck() -> None:
     assert torch.autograd.gradcheck(project, texels, fast_mode=True)
 
 
+def test_harmonics_and_single_levels_alone() -> None:
+    """Fails when the backward mixes up levels where only some outputs have cotangents."""
+    texels = torch.rand(6, 64, 64, 3, generator=torch.Generator().manual_seed(3), dtype=F64).requires_grad_()
+
+    def outputs() -> list[Tensor]:
+        light = prefilter(texels)
+        return [*light.mips, light.irradiance_sh]
+
+    cotangents = [torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=F64) for x in outputs()]
+    alone = [torch.autograd.grad(outputs()[i], texels, c)[0] for i, c in enumerate(cotangents)]
+    together = torch.autograd.grad(outputs(), texels, cotangents)[0]
+    torch.testing.assert_close(sum(alone), together, rtol=1e-9, atol=1e-12)
+
+
+def test_prefilter_equals_with_and_without_gradient() -> None:
+    """Fails when the path that bypasses autograd filters otherwise, or cuts the gradient of an image."""
+    image = torch.rand(64, 128, 3, generator=torch.Generator().manual_seed(5)).requires_grad_()
+    learned = prefilter(cubemap.equirect_to_cubemap(image, 16))
+    with torch.no_grad():
+        fixed = prefilter(cubemap.equirect_to_cubemap(image, 16))
+    for a, b in zip([*learned.mips, learned.irradiance_sh], [*fixed.mips, fixed.irradiance_sh], strict=True):
+        assert torch.equal(a, b)
+        assert a.requires_grad
+        assert not b.requires_grad
+    assert torch.autograd.grad(learned.mips[-1].sum(), image)[0].abs().sum() > 0
+
+
 def test_prefilter_is_deterministic() -> None:
     """Fails when threads race for a sum."""
     texels = torch.rand(6, 32, 32, 3, generator=torch.Generator().manual_seed(9))

@@ -178,6 +178,15 @@ def parent_level(texels: Tensor) -> Tensor:
     return (texels * weights).reshape(faces, resolution // 2, 2, resolution // 2, 2, channels).sum((2, 4))
 
 
+def cubemap_pyramid(texels: Tensor, solid_angles: Tensor, halvings: int) -> list[Tensor]:
+    """The coarser levels, fine to coarse, of ``texels`` [6, R, R, 3] with the texels' ``solid_angles`` [R, R]."""
+    del solid_angles  # made here
+    levels = [texels]
+    for _ in range(halvings):
+        levels.append(parent_level(levels[-1]))
+    return levels[1:]
+
+
 def adj_parent_level(grad: Tensor) -> Tensor:
     """Cotangent of the finer level's texels [6, 2 R, 2 R, C] from that of ``parent_level``'s result [6, R, R, C]."""
     faces, resolution, _, channels = grad.shape

@@ -153,3 +153,33 @@ def test_prefilter(resolution: int) -> None:
         return [*light.mips, light.irradiance_sh]
 
     assert_agree(levels, (texels,), rtol=1e-3, atol=1e-4)
+
+
+@DTYPES
+@pytest.mark.parametrize(("resolution", "halvings"), [(16, 4), (32, 1), (64, 2), (256, 4), (32, 0)])
+def test_pyramid(dtype: torch.dtype, resolution: int, halvings: int) -> None:
+    """Fails when a square or face is stored in another's place, or weights are not handed on; expected 1e-6."""
+    texels = _texels([resolution], dtype).reshape(6, resolution, resolution, 3)
+    angles = cubemap.texel_solid_angles(resolution, dtype=dtype)
+    inputs = (texels, angles, halvings)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else TOLERANCE[dtype]
+    assert_agree(torch.ops.gs_ir.cubemap_pyramid, inputs, reference=reference.cubemap_pyramid, **tolerance)
+
+
+@DTYPES
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_levels_beside_each_other(dtype: torch.dtype, count: int) -> None:
+    """Fails when the levels on the second stream start before their sources are written, or are read before they end:
+    equal to one convolution after the other, to the last bit, however often.
+    """
+    sizes, alphas = [64, 32, 16, 16][:count], [0.03, 0.1, 0.3, 1.0][:count]
+    for seed in range(10):
+        generator = torch.Generator("cuda").manual_seed(seed)
+        values = [torch.rand(6, r, r, 3, generator=generator, dtype=dtype, device="cuda") + 1 for r in sizes]
+        factors = [torch.rand(6, r, r, 1, generator=generator, dtype=dtype, device="cuda") for r in sizes]
+        levels = [values, sizes, alphas, [prefiltering._min_cosine(a) for a in alphas], factors, factors]
+        found = torch.ops.gs_ir.convolve_levels(*levels)
+        sums = [x.sum() for x in found]
+        for mip, total, level in zip(found, sums, zip(*levels, strict=True), strict=True):
+            assert torch.equal(mip, torch.ops.gs_ir.convolve_ggx(*level))
+            assert torch.equal(mip.sum(), total)

@@ -177,11 +177,15 @@ __device__ void pull_back(const Network& net, const Hidden& h, const uint4* tran
     }
 }
 
-__device__ inline void store_input_gradient(const Network& net, int64_t point, int input, float value) {
-    if (point >= net.points) return;
+// Stores the gradients of an input at the points of rows g and g + 8.
+__device__ inline void store_input_gradient(const Network& net, int64_t point, int input, float value, float further) {
     for (int p = 0; p < net.parts; ++p) {
         const Part& part = net.part[p];
-        if (input >= 0 && input < part.columns && part.gradient) part.gradient[point * part.columns + input] = value;
+        if (input >= 0 && input < part.columns && part.gradient) {
+            float* to = part.gradient + point * part.columns + input;
+            if (point < net.points) to[0] = value;
+            if (point + 8 < net.points) to[8 * part.columns] = further;
+        }
         input -= part.columns;
     }
 }
@@ -190,9 +194,12 @@ __device__ inline void store_input_gradient(const Network& net, int64_t point, i
 __device__ inline void store_input_gradients(const Network& net, int64_t first, const Hidden& h,
                                              const uint4* transposed) {
     pull_back(net, h, transposed, [&](int begin, const float (&c)[2][4]) {
-        each_number(c, [&](int row, int column, float value) {
-            store_input_gradient(net, first + row, begin + column, value);
-        });
+        const Lane at;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            const float* rows = c[i >> 1] + (i & 1);
+            store_input_gradient(net, first + at.g, begin + 8 * (i >> 1) + 2 * at.t + (i & 1), rows[0], rows[2]);
+        }
     });
 }
 

@@ -38,9 +38,10 @@ __device__ void each_input(const Network& net, int64_t first, const Write& write
         const int columns = net.part[p].columns;
         const float* values = net.part[p].values + first * columns;
         const int64_t available = (net.points - first) * columns;
+#pragma unroll 4
         for (int i = Lane().lane; i < kRows * columns; i += 32) {
             const int row = i / columns;
-            write(row, begin + i - row * columns, i < available ? values[i] : 0.0f);
+            write(row, begin + i - row * columns, i < available ? __ldg(values + i) : 0.0f);
         }
         begin += columns;
     }

@@ -15,9 +15,13 @@ struct SdfInputs {
     int features;
     float scale;  // d coordinate / d point
 
+    __device__ Vec3<float> slope(int64_t point, int feature) const {
+        const float* from = jacobian + (point * features + feature) * 3;
+        return {__ldg(from), __ldg(from + 1), __ldg(from + 2)};
+    }
     // Derivative of an input along `direction`.
     __device__ float along(int64_t point, int input, Vec3<float> direction) const {
-        if (input < features) return dot(load3(jacobian + (point * features + input) * 3), direction);
+        if (input < features) return dot(slope(point, input), direction);
         const int axis = input - features;
         return scale * (axis == 0 ? direction.x : axis == 1 ? direction.y : direction.z);
     }
@@ -59,12 +63,12 @@ struct SpatialGradient {
             for (int i = 0; i < 4; ++i) {
                 const int64_t point = first + at.g + 8 * (i >> 1);
                 const int input = begin + 8 * tile + 2 * at.t + (i & 1), axis = input - sdf.features;
-                if (point >= net.points || input >= net.inputs) continue;
-                Vec3<float>& to = sum[i >> 1];
-                if (axis < 0) to = to + load3(sdf.jacobian + (point * sdf.features + input) * 3) * v[tile][i];
-                if (axis == 0) to.x += sdf.scale * v[tile][i];
-                if (axis == 1) to.y += sdf.scale * v[tile][i];
-                if (axis == 2) to.z += sdf.scale * v[tile][i];
+                const Vec3<float> slope =
+                    axis < 0 && point < net.points
+                        ? sdf.slope(point, input)
+                        : Vec3<float>{axis == 0 ? sdf.scale : 0.0f, axis == 1 ? sdf.scale : 0.0f,
+                                      axis == 2 ? sdf.scale : 0.0f};
+                sum[i >> 1] = sum[i >> 1] + slope * v[tile][i];
             }
     }
     __device__ static float over_columns(float value) {
@@ -98,7 +102,7 @@ __device__ inline void load_first_row(const Network& net, float* to) {
     for (int i = threadIdx.x; i < kHidden; i += kMlpBlock) to[i] = net.weight[1][i];
 }
 
-inline __global__ void __launch_bounds__(kMlpBlock)
+static __global__ void __launch_bounds__(kMlpBlock)
     sdf_forward_kernel(const Network net, const SdfInputs sdf, float* outputs, float* gradient) {
     extern __shared__ uint4 shared[];
     const SdfForwardLayout layout(net);
@@ -136,6 +140,7 @@ inline __global__ void __launch_bounds__(kMlpBlock)
 template <typename Write>
 __device__ void each_derivative(const Network& net, const SdfInputs& sdf, int64_t first, const float* directions,
                                 const Write& write) {
+#pragma unroll 4
     for (int i = Lane().lane; i < kRows * net.inputs; i += 32) {
         const int row = i / net.inputs, column = i - row * net.inputs;
         const int64_t point = first + row;
@@ -145,17 +150,27 @@ __device__ void each_derivative(const Network& net, const SdfInputs& sdf, int64_
 
 // Gradient of the Jacobian: v times the direction.
 __device__ inline void store_jacobian_gradient(const Network& net, const SdfInputs& sdf, int64_t first,
-                                               const float* directions, int begin, const float (&v)[2][4],
+                                               const float* directions, const Hidden& s, const uint4* input_t,
                                                float* grad_jacobian) {
-    each_number(v, [&](int row, int column, float value) {
-        const int64_t point = first + row;
-        if (point >= net.points || begin + column >= sdf.features) return;
-        store3(grad_jacobian + (point * sdf.features + begin + column) * 3, load3(directions + 3 * point) * value);
+    const Lane at;
+    Vec3<float> direction[2] = {};
+    for (int half = 0; half < 2; ++half) {
+        const int64_t point = first + at.g + 8 * half;
+        if (point < net.points) direction[half] = load3(directions + 3 * point);
+    }
+    pull_back(net, s, input_t, [&](int begin, const float (&v)[2][4]) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const int64_t point = first + at.g + 8 * (i >> 1 & 1);
+            const int input = begin + 8 * (i >> 2) + 2 * at.t + (i & 1);
+            if (point >= net.points || input >= sdf.features) continue;
+            store3(grad_jacobian + (point * sdf.features + input) * 3, direction[i >> 1 & 1] * v[i >> 2][i & 3]);
+        }
     });
 }
 
 // directions: [N, 3] cotangents of the spatial gradient.
-inline __global__ void __launch_bounds__(kMlpBlock)
+static __global__ void __launch_bounds__(kMlpBlock)
     sdf_backward_kernel(const Network net, const SdfInputs sdf, const float* grad_outputs, const float* directions,
                         const Gradients gradients, float* grad_jacobian) {
     extern __shared__ uint4 shared[];
@@ -217,9 +232,7 @@ inline __global__ void __launch_bounds__(kMlpBlock)
         left.put_tiles(by_s);
         each_derivative(net, sdf, first, directions,
                         [&](int row, int column, float value) { right.put(row, column, value); });
-        pull_back(net, by_s, input_t, [&](int begin, const float (&v)[2][4]) {
-            store_jacobian_gradient(net, sdf, first, directions, begin, v, grad_jacobian);
-        });
+        store_jacobian_gradient(net, sdf, first, directions, by_s, input_t, grad_jacobian);
         __syncthreads();
         of_input.add_without_bias(net.steps(), left, right);
         __syncthreads();

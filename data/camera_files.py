@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from core.camera import Camera
-from core.errors import InputError
+from core.errors import InputError, list_some
 from core.files import read_arrays, read_json
 
 _NEXT_STEP = "DATASET.md describes the camera file of every layout."
@@ -58,7 +58,32 @@ def read_cameras(path: str | Path) -> StoredCameras:
         InputError: missing, unreadable, or matrices of another shape or kind.
     """
     path = Path(path)
-    fields: dict[str, Any] = read_json(path, _NEXT_STEP) if path.suffix == ".json" else read_arrays(path, _NEXT_STEP)
+    return _stored(path, read_json(path, _NEXT_STEP) if path.suffix == ".json" else read_arrays(path, _NEXT_STEP))
+
+
+def read_named_camera(path: str | Path, name: str | None = None) -> tuple[str, StoredCameras]:
+    """Read one of the cameras of a JSON file with ``all_cam_names`` and an entry as above for each.
+
+    Args:
+        name: which one; None: the first of ``all_cam_names``.
+
+    Returns:
+        Its name and the camera.
+
+    Raises:
+        InputError: as :func:`read_cameras`, or there is no camera of this name.
+    """
+    path = Path(path)
+    fields = read_json(path, _NEXT_STEP)
+    names = fields.get("all_cam_names") if isinstance(fields, dict) else None
+    chosen = name if name is not None or not names else str(names[0])
+    if not isinstance(names, list) or chosen not in fields:
+        found = f"cameras {list_some(names)}" if isinstance(names, list) else "no all_cam_names"
+        raise InputError(path, found=found, expected=f"camera {chosen or 'names'}", next_step=_NEXT_STEP)
+    return str(chosen), _stored(path, fields[chosen])
+
+
+def _stored(path: Path, fields: dict[str, Any]) -> StoredCameras:
     absent = [name for name in ("intrinsic", "extrinsic", "height", "width") if name not in fields]
     if absent:
         raise InputError(

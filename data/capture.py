@@ -30,6 +30,7 @@ class FrameFiles:
     normal: Path | None = None
     roughness: Path | None = None
     metallic: Path | None = None
+    bounds: Path | None = None
     hdri: Path | None = None
 
 
@@ -44,6 +45,8 @@ class CaptureReader:
     """Kernel side of the mask dilation whose bounding box is the frame's valid region; None: every pixel is valid."""
     keep_background: bool = False
     """Leave pixels outside the mask as they are; else they become white."""
+    labelled_masks: bool = False
+    """Whether any value above 0 in a mask is the person (part labels), instead of more than half of the largest."""
 
     def read(self, position: int, number: int, files: FrameFiles, pose: BodyPose) -> Frame:
         """Read the frame at ``position`` of the dataset, ``number`` of the sequence (row of per-frame cameras).
@@ -66,7 +69,7 @@ class CaptureReader:
             normal=None if files.normal is None else self._normal(files.normal, mask),
             roughness=self._grey(files.roughness),
             metallic=self._grey(files.metallic),
-            valid=None if self.dilation is None else valid_rectangle(mask, self.dilation),
+            valid=self._valid(files.bounds, mask),
             hdri=files.hdri,
         )
 
@@ -79,7 +82,8 @@ class CaptureReader:
         self._check(path, read_image(path))
 
     def _mask(self, path: Path) -> Tensor:
-        coverage = self._resampled(path, read_mask(path))
+        values = read_mask(path)
+        coverage = self._resampled(path, (values > 0).float() if self.labelled_masks else values)
         mask = (coverage > 0.5).float()
         if not bool(mask.any()):
             raise InputError(
@@ -89,6 +93,12 @@ class CaptureReader:
                 next_step="Leave this frame out of the range, or repair its mask.",
             )
         return mask
+
+    def _valid(self, bounds: Path | None, mask: Tensor) -> Tensor | None:
+        if bounds is not None:
+            region = self._resampled(bounds, (read_mask(bounds) > 0).float()) > 0.5
+            return region if bool(region.any()) else None
+        return None if self.dilation is None else valid_rectangle(mask, self.dilation)
 
     def _normal(self, path: Path, mask: Tensor) -> Tensor:
         vectors = self._resampled(path, read_image(path)) * 2 - 1

@@ -54,7 +54,7 @@ class PeopleSnapshotFrames:
         selected = frames.indices(len(images), folder / "images", "images")
         numbers = [list(images)[i] for i in selected]
         masks = matching_files(folder / "masks", numbers, (".npy", *PICTURES))
-        poses = _split_poses(folder, split, gender, selected, len(images))
+        poses = _split_poses(folder, split, gender, frames, len(images))
         width, height = target_size(cameras.width, cameras.height, downscale, size)
         reader = CaptureReader(cameras, width, height, keep_background=keep_background)
         files = [FrameFiles(images[number], mask) for number, mask in zip(numbers, masks)]
@@ -73,12 +73,15 @@ class PeopleSnapshotFrames:
         return iter(self._frames)
 
 
-def _split_poses(folder: Path, split: str, gender: str, selected: list[int], image_count: int) -> PoseSequence:
+def _split_poses(folder: Path, split: str, gender: str, frames: FrameRange, image_count: int) -> PoseSequence:
+    selected = frames.indices(image_count, folder / "images", "images")
     for path in (folder / "poses" / f"anim_nerf_{split}.npz", folder / "poses" / f"{split}.npz"):
         if path.is_file():
             poses = read_poses(path, gender)
-            poses.check_count(len(selected), f"{folder / 'images'} (images {selected[0]}-{selected[-1]})")
-            return poses
+            # Frames that are left out keep their rows in the file of their split.
+            rows = frames.complete.indices(image_count, folder / "images", "images")
+            poses.check_count(len(rows), f"{folder / 'images'} (images {rows[0]}-{rows[-1]})")
+            return poses.select([rows.index(position) for position in selected])
     poses = read_poses(folder / "poses.npz", gender)
     poses.check_count(image_count, folder / "images")
     return poses.select(selected)

@@ -1,6 +1,7 @@
 """From the dataset options of the configuration to datasets and bodies."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,6 +11,8 @@ from body_models.canonical import CanonicalBody
 from core.errors import InputError
 from core.frames import FrameSet
 from data.animation import MotionFrames
+from data.camera_folders import LAYOUTS as CAMERA_FOLDERS
+from data.camera_folders import CameraFolderFrames
 from data.distillation import DistillationFrames
 from data.frame_range import FrameRange
 from data.peoplesnapshot import PeopleSnapshotFrames
@@ -33,7 +36,9 @@ def implicit_frames(config: DictConfig, split: str) -> FrameSet:
     chosen = options.opt[split_name] if split_name in options.opt else options.opt[split]
     capture = {"root": options.dataroot, "subject": options.subject, "gender": options.gender, "split": split_name}
     frames = FrameRange.inclusive(chosen.start, chosen.end, chosen.skip)
-    return _capture(options.name, **capture, frames=frames, downscale=chosen.downscale)
+    if split == "train":
+        frames = frames.without(options.exclude)
+    return _capture(options, **capture, frames=frames, downscale=chosen.downscale)
 
 
 def _motion(options: DictConfig, split: str) -> MotionFrames:
@@ -57,14 +62,21 @@ def _motion(options: DictConfig, split: str) -> MotionFrames:
     )
 
 
-def _capture(name: str, **arguments) -> FrameSet:
+PUBLISHED_NAMES = {"people_snapshot": "peoplesnapshot", "animation": "peoplesnapshot"}
+"""The student's names of layouts; its animation options train on PeopleSnapshot."""
+
+
+def _capture(options: DictConfig, **arguments) -> FrameSet:
     readers: dict[str, Callable[..., FrameSet]] = {"peoplesnapshot": PeopleSnapshotFrames, "rana": RanaFrames}
+    for layout in CAMERA_FOLDERS.values():
+        readers[layout.name] = partial(CameraFolderFrames, layout=layout, camera=options.get("camera"))
+    name = PUBLISHED_NAMES.get(options.name, options.name)
     if name not in readers:
         raise InputError(
             "dataset name",
-            found=name,
-            expected=", ".join([*readers, "animation"]),
-            next_step="Choose one of the options under configs/implicit_branch/dataset.",
+            found=options.name,
+            expected=", ".join([*readers, *PUBLISHED_NAMES]),
+            next_step="Choose one of the options under configs/*/dataset.",
         )
     return readers[name](**arguments)
 
@@ -88,16 +100,17 @@ def explicit_frames(config: DictConfig, split: str) -> FrameSet:
             frames=frames,
             size=size,
         )
-    kind = "rana" if options.name == "rana" else "peoplesnapshot"
+    if split == "train":
+        frames = frames.without(options.exclude)
     capture = {"root": options.root_dir, "subject": options.subject, "gender": options.gender}
     split_name = _split_name(options, split)
-    return _capture(kind, **capture, split=split_name, frames=frames, size=size, preload=options.preload)
+    return _capture(options, **capture, split=split_name, frames=frames, size=size, preload=options.preload)
 
 
 def _split_name(options: DictConfig, split: str) -> str:
-    if options.name != "rana":
-        return split
-    return options.split if split == "test" else "train_p1"
+    if split == "test" and "split" in options:
+        return options.split
+    return "train_p1" if options.name == "rana" else split
 
 
 def distillation_frames(config: DictConfig) -> FrameSet:

@@ -22,6 +22,9 @@ EMBEDDED_POSES = "turntable_and_varied"
 EMBEDDED_DOWNSCALE = 8.4375
 """From the motions' 1080 pixels to 128."""
 
+CAMERA_FOLDERS = {"synthetichuman": "synthetichuman", "zju-mocap": "zju"}
+"""Layouts with a folder for each camera, and how the student's options begin."""
+
 _log = logging.getLogger(__name__)
 
 Options = Iterator[tuple[str, dict]]
@@ -34,7 +37,7 @@ def _range(frames: list, downscale: int) -> dict:
 
 
 def _implicit(name: str, root: str, subject: str, gender: str, **extra: object) -> dict:
-    common = {"body_model": _body_model(root), "scene_aabb": SCENE_BOX}
+    common = {"body_model": _body_model(root), "scene_aabb": SCENE_BOX, "exclude": []}
     return {"name": name, "dataroot": root, "subject": subject, "gender": gender, **common, **extra}
 
 
@@ -79,6 +82,8 @@ def implicit_options(table: dict) -> Options:
     whole = dict.fromkeys(("train", "val", "test"), everything)
     yield "peoplesnapshot/custom", _implicit_peoplesnapshot(REQUIRED, REQUIRED, REQUIRED, whole, 1)
     yield from _implicit_rana_options(table["rana"], motions)
+    for layout in CAMERA_FOLDERS:
+        yield from _implicit_camera_options(layout, table[layout], motions)
     yield "animation/custom", _implicit_motion(custom_motion, REQUIRED, REQUIRED, subject_root=REQUIRED)
     yield from _implicit_embedded_options()
 
@@ -99,6 +104,21 @@ def _implicit_rana_options(rana: dict, motions: dict) -> Options:
     whole = dict.fromkeys(("train", "val", "test"), _range(everything, 1))
     for kind, test in (("p1", "train_p1"), ("relight", "test")):
         yield f"rana/{kind}/custom", _implicit_rana(REQUIRED, REQUIRED, REQUIRED, test=test, ranges=whole)
+
+
+def _implicit_camera_options(layout: str, entry: dict, motions: dict) -> Options:
+    """Subjects of a layout with a folder for each camera, and the motions that they are distilled from."""
+    names = {f"{split}_split": split for split in ("train", "val", "test")}
+    for subject, given in entry["subjects"].items():
+        folder = entry["prefix"] + subject
+        ranges = {split: _range(given[split], entry["downscale"]) for split in ("train", "val", "test")}
+        source = {"camera": given["camera"], "hdri_filepath": None, **names, "opt": ranges}
+        yield f"{layout}/{subject}", _implicit(layout, entry["root"], folder, given["gender"], **source)
+        motion, root = {**motions["distillation"], "downscale": 1}, f"{entry['root']}/{folder}"
+        yield f"animation/{folder}_tpose", _implicit_motion(motion, folder, given["gender"], subject_root=root)
+    whole = dict.fromkeys(("train", "val", "test"), _range([0, None, 1], 1))
+    source = {"camera": None, "hdri_filepath": None, **names, "opt": whole}
+    yield f"{layout}/custom", _implicit(layout, REQUIRED, REQUIRED, REQUIRED, **source)
 
 
 def _implicit_embedded_options() -> Options:
@@ -134,7 +154,7 @@ def _explicit(folder: str, **dataset: object) -> dict:
     subject = {"dataset_name": dataset["subject"]}
     common = {"white_background": True, "data_device": None, "preload": True, "padding": 0.1, "train_smpl": False}
     teacher = {"distill_data_dir": None, "obj_path": None, "init_mode": "IA", "rest_pose": "a_pose"}
-    body = {"body_model": _body_model(str(dataset["root_dir"]))}
+    body = {"body_model": _body_model(str(dataset["root_dir"])), "exclude": "${implicit_branch.dataset.exclude}"}
     return {**subject, **outputs, "dataset": {**dataset, **body, **common, **teacher}}
 
 
@@ -163,6 +183,8 @@ def explicit_options(table: dict) -> Options:
         if entry.get("relight"):
             relit = _frames(rana["train"], rana["relight"]) | {"img_hw": rana["relight_size"], "split": "test"}
             yield f"rana_IA_{subject}_{entry['gender']}_relight", _explicit(folder, **capture, **relit)
+    for layout in CAMERA_FOLDERS:
+        yield from _explicit_camera_options(layout, table[layout])
     any_capture = {"root_dir": REQUIRED, "subject": REQUIRED, "gender": REQUIRED}
     any_motion = {"motion_root": REQUIRED, "motion": REQUIRED}
     whole = _frames(everything, everything) | {"img_hw": REQUIRED}
@@ -172,6 +194,25 @@ def explicit_options(table: dict) -> Options:
     for suffix, split in (("", "train_p1"), ("_relight", "test")):
         yield f"rana_IA_custom{suffix}", _explicit(any_folder, name="rana", **any_capture, **whole, split=split)
     yield from _explicit_embedded_options(_frames(everything, everything) | {"img_hw": EMBEDDED_SIZE})
+
+
+def _explicit_camera_options(layout: str, entry: dict) -> Options:
+    """A layout with a folder for each camera: tested on its own images and, where it has them, on relit ones."""
+    kinds = {"": "train", "_relight": "test"} if layout == "synthetichuman" else {"": "test"}
+    for suffix, split in kinds.items():
+        for subject, given in entry["subjects"].items():
+            capture = {"name": layout, "root_dir": entry["root"], "subject": entry["prefix"] + subject}
+            capture |= {"gender": given["gender"], "camera": given["camera"], "img_hw": entry["size"], "split": split}
+            folder = f"exp/{CAMERA_FOLDERS[layout]}_{subject}_2dgs"
+            yield (
+                f"{CAMERA_FOLDERS[layout]}_IA_{subject}{suffix}",
+                _explicit(folder, **capture, **_frames(given["train"], given[split])),
+            )
+        everything = [0, None, 1]
+        capture = {"name": layout, "root_dir": REQUIRED, "subject": REQUIRED, "gender": REQUIRED, "camera": None}
+        frames = _frames(everything, everything) | {"img_hw": REQUIRED, "split": split}
+        folder = "exp/${explicit_branch.dataset.subject}_2dgs"
+        yield f"{CAMERA_FOLDERS[layout]}_IA_custom{suffix}", _explicit(folder, **capture, **frames)
 
 
 def _explicit_embedded_options(frames: dict) -> Options:
@@ -202,6 +243,11 @@ def distillation_options(table: dict) -> Options:
     for subject in rana["subjects"]:
         root = f"{rana['root']}/train_p1/{subject}"
         yield f"distill_rana_{subject}", _distillation(same, motion, root, downscale=1)
+    for layout, short in CAMERA_FOLDERS.items():
+        entry = table[layout]
+        for subject in entry["subjects"]:
+            root = f"{entry['root']}/{entry['prefix']}{subject}"
+            yield f"distill_{short}_{subject}", _distillation(same, motion, root, downscale=1)
     custom = {"root": REQUIRED, "motion": REQUIRED, "frames": everything}
     embedded = {"root": f"{EMBEDDED_LOAD}/distill_pose", "motion": EMBEDDED_POSES, "frames": everything}
     for name, tag, root in (("ps_IA_distill", tpose, "peoplesnapshot"), ("distill_rana", same, "rana/train_p1")):

@@ -62,6 +62,7 @@ def _check(options: argparse.Namespace, report: Report) -> None:
         layout=options.layout,
         gender=options.gender,
         split=options.split,
+        camera=options.camera,
         frames=FrameRange.of(options.frames),
         subject_root=options.subject_root,
         motion=options.motion,
@@ -98,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=tuple(LAYOUTS), help="default: recognised by its files")
     parser.add_argument("--gender", choices=GENDERS, help="default: as recorded or named, else neutral")
     parser.add_argument("--body-model", help="SMPL files (default: data/SMPLX/smpl), `embedded`, or `none`")
-    parser.add_argument("--split", help="PeopleSnapshot: poses of this split, for --frames")
+    parser.add_argument("--split", help="PeopleSnapshot: poses of this split, for --frames; SyntheticHuman: test")
+    parser.add_argument("--camera", help="which one, where there is a folder for each (default: the first)")
     parser.add_argument("--frames", type=int, nargs="+", metavar="N", help="START STOP [STEP], half-open; default: all")
     parser.add_argument("--motion", type=Path, help="the motion that a distillation avatar was rendered for")
     parser.add_argument("--subject-root", type=Path, help="folder of the subject whose betas a motion wears")

@@ -57,8 +57,8 @@ class BodyView:
         vertices, joints = posed_body(body, betas, pose)
         (points, _), (centres, _) = camera.project(vertices), camera.project(joints)
         local = vertices @ camera.camera_from_world[:3, :3].T + camera.camera_from_world[:3, 3]
-        arrays = (x.double().numpy() for x in (points, local, centres))
-        return BodyView(*arrays, body.faces.numpy(), camera.width, camera.height)
+        projected, seen, at = (x.double().numpy() for x in (points, local, centres))
+        return BodyView(projected, seen, at, body.faces.numpy(), camera.width, camera.height)
 
     def resized(self, width: int, height: int) -> "BodyView":
         """The same view in an image of another size."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from core.frames import BodyPose, Frame, FrameSet
 from core.images import read_image
 from data import embedded
 from data.animation import MotionFrames
+from data.camera_folders import SYNTHETIC_HUMAN, ZJU_MOCAP, CameraFolderFrames, CameraFolderLayout
 from data.distillation import DistillationFrames, render_names
 from data.frame_range import ALL_FRAMES, FrameRange
 from data.peoplesnapshot import PeopleSnapshotFrames
@@ -33,7 +35,10 @@ class Request:
     gender: str | None = None
     """None: as recorded in the pose file, else as in the subject's name, else neutral."""
     split: str | None = None
-    """PeopleSnapshot: poses of this split, for ``frames``. None: ``poses.npz``, for all images."""
+    """PeopleSnapshot: poses of this split, for ``frames``; None: ``poses.npz``, for all images. SyntheticHuman:
+    ``test`` shows the relit images."""
+    camera: str | None = None
+    """Which one, where there is a folder for each; None: the first."""
     frames: FrameRange = ALL_FRAMES
     subject_root: Path | None = None
     """Whose betas a motion wears."""
@@ -71,7 +76,7 @@ def recognise(folder: Path) -> str:
     if any((folder / "manifest.json").is_file() or any(folder.glob(f"*-{end}")) for end in ("maps.npz", "normal.png")):
         return "distillation"
     if (folder / "cameras.json").is_file():
-        return "rana"
+        return _json_layout(folder)
     if (folder / "cameras.npz").is_file():
         return "peoplesnapshot" if (folder / "images").is_dir() else "motion"
     inside = sorted(path.parent.relative_to(folder) for path in folder.glob("*/cameras.*"))
@@ -81,6 +86,14 @@ def recognise(folder: Path) -> str:
         expected="cameras.npz, cameras.json, or a teacher's renders",
         next_step=f"Check one of its subjects: {list_some(inside)}." if inside else "DATASET.md shows every layout.",
     )
+
+
+def _json_layout(folder: Path) -> str:
+    """RANA has one camera; of those with several, only SyntheticHuman has ground truth and arrays as masks."""
+    if "all_cam_names" not in read_json(folder / "cameras.json"):
+        return RanaFrames.name
+    truth = any((folder / name).is_dir() for name in ("albedos_png", "normals_png", SYNTHETIC_HUMAN.relit_images))
+    return SYNTHETIC_HUMAN.name if truth or any(folder.glob("masks/*/*.npy")) else ZJU_MOCAP.name
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,20 @@ def _peoplesnapshot(request: Request) -> FrameSet:
         subject=folder.name,
         gender=request.known_gender,
         split=request.split or "raw",
+        frames=request.frames,
+        keep_background=True,
+    )
+
+
+def _camera_folders(layout: CameraFolderLayout, request: Request) -> FrameSet:
+    folder = request.folder.resolve()
+    return CameraFolderFrames(
+        layout=layout,
+        root=folder.parent,
+        subject=folder.name,
+        gender=request.known_gender,
+        split=request.split or "train",
+        camera=request.camera,
         frames=request.frames,
         keep_background=True,
     )
@@ -195,6 +222,8 @@ def _render_size(folder: Path) -> tuple[int, int]:
 LAYOUTS: dict[str, Callable[[Request], FrameSet]] = {
     "peoplesnapshot": _peoplesnapshot,
     "rana": _rana,
+    SYNTHETIC_HUMAN.name: partial(_camera_folders, SYNTHETIC_HUMAN),
+    ZJU_MOCAP.name: partial(_camera_folders, ZJU_MOCAP),
     "motion": _motion,
     "distillation": _distillation,
 }

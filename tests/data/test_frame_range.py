@@ -41,3 +41,18 @@ def test_range_beyond_the_data(frames, count, message):
     """Catches slices that shorten in silence: both what was asked for and what there is are named."""
     with pytest.raises(InputError, match=message):
         frames.indices(count, "folder", "images")
+
+
+def test_frames_can_be_left_out():
+    """Fails when positions are counted after the step, or frames outside of the range are an error."""
+    assert FrameRange(2, 12, 3).without([5, 6]).indices(12, "x") == [2, 8, 11]
+    assert FrameRange(2, 12, 3).without([5]).complete.indices(12, "x") == [2, 5, 8, 11]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "message"), [([12], "positions among them"), ([2, 5, 8, 11], "a frame that is left")]
+)
+def test_impossible_exclusions(exclude, message):
+    """Fails when a mistyped list leaves out nothing, or everything, in silence."""
+    with pytest.raises(InputError, match=message):
+        FrameRange(2, 12, 3).without(exclude).indices(12, "x")

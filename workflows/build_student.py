@@ -29,14 +29,14 @@ def training_settings(config: DictConfig) -> TrainingSettings:
     return TrainingSettings.from_mapping({"seed": config.explicit_branch.seed, **options})
 
 
-def occlusion_kind(config: DictConfig) -> str:
-    """How shaded light is occluded: ``explicit_branch.occlusion``, unless the published switch turns it off.
+def occlusion_kind(config: DictConfig, key: str = "occlusion") -> str:
+    """How shaded light is occluded: ``explicit_branch.<key>``, unless the published switch turns it off.
 
     Raises:
         InputError: no such kind.
     """
     branch = config.explicit_branch
-    return Occlusion.parse("none" if branch.enable_occ_type == "none" else branch.occlusion).value
+    return Occlusion.parse("none" if branch.enable_occ_type == "none" else branch[key]).value
 
 
 def refill_settings(config: DictConfig, iterations: int) -> RefillSettings:

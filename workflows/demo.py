@@ -24,6 +24,7 @@ from implicit_branch.teacher import load_teacher
 from workflows import evaluate_student, evaluate_teacher
 from workflows.baseline import PaintedBody
 from workflows.build_data import canonical_body, implicit_frames
+from workflows.build_student import occlusion_kind
 from workflows.chain import Chain, newest_checkpoint
 from workflows.device import compute_device
 from workflows.paths import StagePaths
@@ -103,7 +104,8 @@ def measure(demo: Demo, checkpoint: Path) -> None:
     demo.metrics["teacher"] = _headline(values, relit)
     student = load_avatar(checkpoint, device)
     values = evaluate_student.evaluate_surface(student, training)
-    relit = evaluate_student.evaluate_relighting(student, test, folder=pictures / "student")
+    kind = occlusion_kind(config)
+    relit = evaluate_student.evaluate_relighting(student, test, occlusion=kind, folder=pictures / "student")
     write_student_maps(student, [training[i] for i in SHOWN], demo.folder / "maps" / "student")
     demo.metrics["student"] = _headline(values, relit)
     body, rows = PaintedBody(canonical_body(config, training), training), []

@@ -69,7 +69,7 @@ def build_trainer(config: DictConfig, teacher: CanonicalField | None, device: st
         refill=refill_settings(config, settings.iterations),
         light_resolution=branch.light_res,
         perceptual=_perceptual(config, settings, device),
-        occlusion=occlusion_kind(config),
+        occlusion=occlusion_kind(config, "train_occlusion"),
     )
     if state is not None:
         trainer.load_state_dict(_trainer_state(state, branch.load_ckpt), avatar.record.iteration)

@@ -29,7 +29,7 @@ from workflows.dataset_configs import CONFIG_FOLDER
 from workflows.device import compute_device
 
 HDRI = Path("data/embedded/hdri/sunset.hdr")
-STAGES = {"radiance_step": 9000, "pbr_step": 15_000}
+STAGES = {"radiance_step": 4550, "pbr_step": 15_050}
 """Steps of the schedule at which is measured; the next proxy mesh is 500 steps away."""
 WINDOW = 400
 BETA = 3e-3

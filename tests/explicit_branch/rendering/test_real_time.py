@@ -150,16 +150,17 @@ def test_full_lists_grow_and_are_reported(avatar, sky, pose_of, caplog):
     )
 
 
-def test_few_pixels_without_a_buffer(avatar, sky, pose_of):
-    """Fails when directional shadows need the channels of a G-buffer, or a picture narrower than a tile."""
+def test_picture_without_a_buffer(avatar, sky, pose_of):
+    """Fails when directional shadows need the channels of a G-buffer, or are left out without one."""
     renderer = Renderer(avatar, occlusion="directional")
-    camera = _camera(21, 13)
     with torch.no_grad():
         for shading in ("forward", "deferred"):
-            bare = renderer.picture(pose_of(0.3), camera, sky, shading=shading)
+            bare = renderer.picture(pose_of(0.3), _camera(), sky, shading=shading)
+            full = renderer.picture(pose_of(0.3), _camera(), sky, shading=shading, gbuffer=True)
             assert bare.buffer is None
-            full = renderer.picture(pose_of(0.3), camera, sky, shading=shading, gbuffer=True)
             torch.testing.assert_close(bare.image, full.image, atol=1e-6, rtol=0)
+        ambient = Renderer(avatar).picture(pose_of(0.3), _camera(), sky).image
+    assert (bare.image - ambient).abs().max() > ONE_LEVEL
 
 
 def test_probes_without_masks(avatar, sky, pose_of):

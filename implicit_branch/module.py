@@ -24,6 +24,10 @@ from implicit_branch.sampling.lists import EXACT, ExpectedLists, Lists
 from implicit_branch.teacher import Teacher
 from implicit_branch.training_images import PixelBatch, TrainingImages
 
+RANK_STRIDE = 2654435769
+"""Between the seeds of the processes of one run: 2^32 by the golden ratio, as a CPU's generator keeps 32 bits of a seed
+and multiples of this stay farther apart than any run's steps.
+"""
 PROGRESS_EVERY = 10
 """Steps between losses that the progress bar is given."""
 Judge = Callable[[Teacher, Frame, int, int], Mapping[str, float]]
@@ -72,7 +76,8 @@ class TeacherModule(lightning.LightningModule):
     """One optimisation of a teacher.
 
     Everything random in a step comes from a generator seeded by (seed, step), so a resumed run continues exactly; on a
-    GPU up to rounding, because kernels add to one place in no fixed order.
+    GPU up to rounding, because kernels add to one place in no fixed order. In a data-parallel run the process's rank is
+    part of the seed: a step sees as many times the pixels as there are processes.
     """
 
     def __init__(
@@ -142,7 +147,8 @@ class TeacherModule(lightning.LightningModule):
             alone = self._trainer is None or self.trainer.world_size == 1
             enabled = self.settings.cuda_graphs and self.device.type == "cuda" and alone
             self._recorder = StepRecorder(list(self.teacher.parameters()), self._generator, enabled=enabled)
-        return self._recorder, self._generator.manual_seed(self.settings.seed * 1_000_003 + step)
+        seed = self.settings.seed * 1_000_003 + step + self.global_rank * RANK_STRIDE
+        return self._recorder, self._generator.manual_seed(seed)
 
     def _kind(self, weights: dict[str, float]) -> Hashable:
         """What distinguishes steps that run different operators or shapes; keeps the weights' vector up to date."""
@@ -267,10 +273,10 @@ class TeacherModule(lightning.LightningModule):
     # ---- validation --------------------------------------------------------------------------------------------
 
     def validation_step(self, frame: Frame, index: int) -> None:
-        """Measure one validation frame."""
-        if self.judge is not None:
+        """Measure one validation frame; of several processes, the first does."""
+        if self.judge is not None and self.global_rank == 0:
             found = self.judge(self.teacher, frame.to(self.device), self.global_step, index)
-            self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=1)
+            self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=1, rank_zero_only=True)
 
     # ---- optimiser ---------------------------------------------------------------------------------------------
 

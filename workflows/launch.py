@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from core.errors import InputError
 from workflows import resolvers
+from workflows.device import is_sweep, local_rank
 
 # At import, because Hydra resolves interpolations before any stage runs (`--cfg job --resolve`).
 resolvers.register()
@@ -20,13 +21,14 @@ IMPLICIT_MODES = ("train", "validate", "test", "predict")
 
 def run(command: str, config: DictConfig) -> None:
     """Run ``command`` (``launch``, ``relight`` or ``measure_speed``); bad input ends in one line and exit code 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    level = logging.WARNING if local_rank() else logging.INFO  # the first of several processes speaks for all
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     torch.set_float32_matmul_precision("high")
     try:
         run_stage(command, config)
     except InputError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or is_sweep():
+            raise  # a sweep goes on with its other runs
         sys.exit(f"error: {error}")
 
 

@@ -11,8 +11,12 @@ def published_tag(subject: str) -> str:
 
 
 def register() -> None:
-    """Make ``${add:…}``, ``${mul:…}``, ``${div:…}`` and ``${published_tag:…}`` known; calling twice is harmless."""
+    """Make ``${add:…}``, ``${mul:…}``, ``${div:…}``, ``${mod:…}`` and ``${published_tag:…}`` known.
+
+    Calling twice is harmless.
+    """
     OmegaConf.register_new_resolver("add", lambda *values: sum(values), replace=True)
     OmegaConf.register_new_resolver("mul", lambda *values: math.prod(values), replace=True)
     OmegaConf.register_new_resolver("div", lambda a, b: a / b, replace=True)
+    OmegaConf.register_new_resolver("mod", lambda a, b: a % b, replace=True)
     OmegaConf.register_new_resolver("published_tag", published_tag, replace=True)

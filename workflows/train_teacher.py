@@ -9,6 +9,7 @@ import torch
 import trimesh
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +25,7 @@ from implicit_branch.rendering.frame import render_frame
 from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import new_teacher, training_module
-from workflows.device import compute_device
+from workflows.device import check_processes, compute_device
 from workflows.paths import StagePaths
 from workflows.teacher_maps import pictures, write_maps
 
@@ -37,20 +38,26 @@ LIGHT_SIZE = (128, 256)
 def train(config: DictConfig) -> Teacher:
     """Train as configured; a run with ``implicit_branch.resume`` continues exactly.
 
+    With ``implicit_branch.trainer.devices`` N, N processes run this function; the first writes the results.
+
     Raises:
         InputError: bad data or options, or a checkpoint of another subject.
     """
     branch, paths = config.implicit_branch, StagePaths(config)
+    if branch.trainer.devices > 1:
+        check_processes()
     lightning.seed_everything(branch.seed, verbose=False)
     frames = implicit_frames(config, "train")
     teacher = new_teacher(config, frames)
     module = training_module(config, teacher, frames, judge=ValidationStrips(paths.save_dir))
-    write_config(config, paths.teacher_dir / "config" / "parsed.yaml")
+    rank_zero_only(write_config)(config, paths.teacher_dir / "config" / "parsed.yaml")
     resume = branch.resume
     if resume and branch.resume_weights_only:
         module.load_state_dict(load_weights_only(resume)["state_dict"])
         resume = None
-    fit(config, module, resume)
+    trainer = fit(config, module, resume)
+    if not trainer.is_global_zero:
+        return teacher  # the first process writes what comes of the run
     teacher.to(compute_device())  # Lightning leaves it on the CPU
     step = branch.trainer.max_steps
     export(teacher, paths.save_dir, step=step, resolution=branch.geometry.isosurface.resolution)
@@ -62,13 +69,15 @@ def train(config: DictConfig) -> Teacher:
     return teacher
 
 
-def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
-    """Run Lightning's loop over the steps of ``module``."""
+def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> lightning.Trainer:
+    """Run Lightning's loop over the steps of ``module``; of several processes, each draws pixels of its own."""
     branch, paths = config.implicit_branch, StagePaths(config)
     options: dict[str, Any] = OmegaConf.to_container(branch.trainer, resolve=True)  # type: ignore[assignment]
     trainer = lightning.Trainer(
         accelerator="gpu" if compute_device() == "cuda" else "cpu",
-        strategy="ddp" if branch.trainer.devices > 1 else "auto",
+        # Which parameters a step reaches changes with the schedule.
+        strategy="ddp_find_unused_parameters_true" if branch.trainer.devices > 1 else "auto",
+        use_distributed_sampler=False,  # a batch only counts a step: epochs are the same for any number of processes
         logger=TensorBoardLogger(paths.teacher_dir, name="log", version=""),
         callbacks=_callbacks(config),
         enable_model_summary=False,
@@ -79,6 +88,7 @@ def fit(config: DictConfig, module: TeacherModule, resume: str | None) -> None:
     loader = DataLoader(StepIndices(len(module.images)), batch_size=1)
     held_out = DataLoader(_Sequence(implicit_frames(config, "val")), batch_size=None)
     trainer.fit(module, loader, held_out, ckpt_path=resume)
+    return trainer
 
 
 def _callbacks(config: DictConfig) -> list[Callback]:

@@ -3,10 +3,11 @@
 Trains a teacher on the ``train_p1`` split of a capture in the RANA layout, renders its distillation avatar, distils
 students, and measures everything against ground truth on the training frames and the relit ``test`` split, by the
 published protocol. Writes ``quality.json`` (means, and PSNR by light), the seconds of each stage and the command lines.
-With ``--stages`` a later run reuses what earlier ones left in ``--output``.
+With ``--stages`` a later run goes on with what earlier ones left in ``--output``.
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -215,9 +216,17 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     subject = Subject(arguments)
     found = run(subject)
-    report = {**found, "seconds": subject.chain.seconds, "commands": subject.chain.commands, "device": device_name()}
-    write_json_atomically(arguments.output / "quality.json", report)
-    _log.info("wrote %s", arguments.output / "quality.json")
+    path = arguments.output / "quality.json"
+    before = json.loads(path.read_text()) if path.exists() else {"seconds": {}, "commands": {}}
+    report = {
+        **before,
+        **found,
+        "seconds": before["seconds"] | subject.chain.seconds,
+        "commands": before["commands"] | subject.chain.commands,
+        "device": device_name(),
+    }
+    write_json_atomically(path, report)
+    _log.info("wrote %s", path)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ def implicit_options(table: dict) -> Options:
         for suffix, kind in (("", "animation"), ("-tpose", "distillation")):
             option = _implicit_motion(motions[kind], subject, entry["gender"], subject_root=subject_root)
             yield f"animation/{subject}{suffix}", option
+    distilled = _implicit_motion(
+        motions["distillation"], "male-3-casual", "male", subject_root=f"{snapshot['root']}/male-3-casual"
+    )
+    yield "distill_pose/male-3-casual", distilled
     one_frame = dict.fromkeys(("train", "val", "test"), [0, 1, 1])
     capture = snapshot["root"], "male-3-casual", "male"
     yield "peoplesnapshot/male-3-casual-frame", _implicit_peoplesnapshot(*capture, one_frame, snapshot["downscale"])

@@ -25,7 +25,7 @@ from core.frames import BodyPose
 from data import embedded
 from gs_ir.correspondence import SeedGrid, build_seeds, find_correspondences
 from gs_ir.field import field_values
-from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
+from gs_ir.hash_grid import HashGridLayout, compact_copy, encode, encode_with_jacobian
 from gs_ir.marching import march, render_weights
 from gs_ir.mlp import mlp
 from implicit_branch.deformation.articulation import Articulation
@@ -66,13 +66,13 @@ def field_rows(device: str, count: int, repeats: int) -> list[Row]:
     layout, generator = HashGridLayout(), torch.Generator().manual_seed(0)
     points = torch.rand(count, 3, generator=generator).to(device)
     table = (0.1 * torch.randn(layout.entries, layout.features, generator=generator)).to(device).requires_grad_()
-    compact = table.detach().half()
+    compact = compact_copy(table, layout)
     network = relu_mlp(3 + layout.width, 16).to(device)
     layers = [x for m in network if isinstance(m, torch.nn.Linear) for x in (m.weight, m.bias)]
     cotangent = torch.randn(count, 16, generator=generator).to(device)
 
     def both() -> object:
-        features = encode(points, table, layout, compact=table.detach().half())
+        features = encode(points, table, layout, compact=compact_copy(table, layout))
         outputs = mlp([2 * points - 1, features], layers, smooth=False)
         return torch.autograd.grad(outputs, [table, *layers], cotangent)
 

@@ -10,9 +10,9 @@
 
 namespace gs_ir {
 
-// `tensor`, or a copy of it where it is a view that begins between the addresses vectors are loaded from.
-inline at::Tensor vector_aligned(const at::Tensor& tensor) {
-    return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 ? tensor : tensor.clone();
+// `tensor`, or a copy of it where it is a view that begins between the addresses vectors of so many bytes are loaded from.
+inline at::Tensor vector_aligned(const at::Tensor& tensor, int bytes = 16) {
+    return reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % bytes == 0 ? tensor : tensor.clone();
 }
 
 // to[i] += values[i], one transaction for as many as the device adds at once; `to` aligned like Pack<T, N>.

@@ -90,7 +90,8 @@ Tensor field_values(const Tensor& points, const Tensor& table, const std::option
     Tensor outputs = at::empty({net.points, net.outputs}, points.options());
     if (net.points == 0) return outputs;
     const c10::cuda::CUDAGuard guard(points.device());
-    const Tensor values = gs_ir::vector_aligned(compact ? *compact : table);
+    const Tensor values =
+        compact ? gs_ir::vector_aligned(*compact, 2 * kFeatures) : gs_ir::vector_aligned(table);
     const bool two_layers = layers.size() == 6;
     if (compact)
         run(net, stage_of<__half>(points, values, resolutions, offsets, active), two_layers, smooth, outputs);

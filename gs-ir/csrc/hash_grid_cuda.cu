@@ -67,7 +67,7 @@ void dispatch(const Tensor& points, const Tensor& values, const Body& body) {
 // What the kernels read, where vectors can be loaded from.
 Tensor values_of(const Tensor& table, const OptionalTensor& compact) {
     if (compact && table.scalar_type() == at::kDouble) return compact->to(at::kDouble);
-    return gs_ir::vector_aligned(compact ? *compact : table);
+    return compact ? gs_ir::vector_aligned(*compact, int(2 * table.size(1))) : gs_ir::vector_aligned(table);
 }
 
 template <typename T, typename S>

@@ -186,6 +186,17 @@ def encode_with_jacobian(
     return torch.ops.gs_ir.hash_encode_jacobian(*arguments, moving=points.requires_grad)
 
 
+def compact_copy(table: Tensor, layout: HashGridLayout) -> Tensor:
+    """Half-precision copy of ``table`` [layout.entries, F] for the ``compact`` of :func:`encode`. No gradient.
+
+    Any such tensor will do; in this one, hashed levels begin where kernels can fetch two entries at once.
+    """
+    levels = zip(layout.resolutions, layout.offsets[:-1], layout.offsets[1:], strict=True)
+    first_hashed = next((begin for side, begin, end in levels if (side + 1) ** 3 > end - begin), 0)
+    storage = table.new_empty(layout.entries + 2, layout.features, dtype=torch.half)
+    return storage[first_hashed % 2 :][: layout.entries].copy_(table.detach())
+
+
 def _checked(
     points: Tensor, table: Tensor, layout: HashGridLayout, active_levels: int | None, compact: Tensor | None
 ) -> tuple:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import InputError
-from gs_ir.hash_grid import HashGridLayout, encode, encode_with_jacobian
+from gs_ir.hash_grid import HashGridLayout, compact_copy, encode, encode_with_jacobian
 from implicit_branch.fields.once import Once
 
 PullBack = Callable[[Tensor], Tensor]
@@ -148,7 +148,7 @@ class NativeGrid(nn.Module):
         return self._rounded() if self._kept is None else self._kept.get()
 
     def _rounded(self) -> Tensor:
-        return self.table.detach().half()
+        return compact_copy(self.table, self.layout)
 
     @contextmanager
     def table_once(self) -> Iterator[None]:

@@ -97,6 +97,16 @@ def test_compact_table(operator, features, dtype):
     _check(operator, layout, points.requires_grad_(), table.requires_grad_(), 4, compact)
 
 
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+@pytest.mark.parametrize("operator", [encode, encode_with_jacobian])
+def test_compact_table_at_any_entry(operator, shift):
+    """Fails when blocks of two entries are unpacked in the wrong order, per alignment of the table."""
+    layout = _layout(8, 2)
+    points, table = _points(1000, torch.float32), _table(layout, torch.float32)
+    compact = torch.cat([table[:shift], table]).half()[shift:]
+    _check(operator, layout, points.requires_grad_(), table.requires_grad_(), 8, compact)
+
+
 def test_views_at_any_address():
     """Fails when a vector load assumes that a table or a cotangent begins where an allocation does."""
     layout = _layout(8, 2)

@@ -68,7 +68,8 @@ def _away_from_kinks(parts: list, layers: list) -> list:
 def test_counts(smooth, hidden_layers, count):
     """Fails when rows are missed at a tile's or block's end, or blocks overwrite each other's sums.
 
-    Worst differences expected, of the largest number: 3e-5 of values, 4e-4 of inputs' gradients; of the length, 4e-3 of layers'.
+    Worst differences expected, of the largest number: 3e-5 of values, 4e-4 of inputs' gradients;
+    of the length, 4e-3 of layers' gradients.
     """
     parts, layers = _parts(count, (35, 13, 16, 3)), make_layers(67, 3, hidden_layers)
     if not smooth:
@@ -99,7 +100,8 @@ def test_only_wanted_parts_get_gradients():
 def test_signed_distance(count, features, outputs):
     """Fails when the spatial gradient or a term of its adjoint is wrong: coordinates, features, jacobian, layers.
 
-    Worst differences expected, of the largest number: 3e-5 of values, 4e-4 of inputs' gradients; of the length, 4e-3 of layers'.
+    Worst differences expected, of the largest number: 3e-5 of values, 4e-4 of inputs' gradients;
+    of the length, 4e-3 of layers' gradients.
     """
     inputs, layers = make_sdf_inputs(count, features), make_layers(features + 3, outputs)
     _compare(

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kQuarterThreads) draw_picture(
     if (inside) out.alpha[pixel] = alpha;
     if (!rules.buffer) return;
     if (inside) out.depth[pixel] = state.depth;
-    __syncwarp();
+    __syncthreads();  // rows of other widths lie elsewhere: one warp's are where the other's were
     write_patch(place, scene.width, scene.height, scene.channels, sums, buffer, out.values);
 }
 

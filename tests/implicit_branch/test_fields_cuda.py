@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import gs_ir
+from implicit_branch.fields.mlp import fusible
 from implicit_branch.fields.radiance import RadianceField
 from implicit_branch.fields.sdf import SdfField
 
@@ -43,6 +44,7 @@ def test_distances_and_normals_are_close(surface):
     Worst differences expected: 1e-5 of the distance, 0.01 degrees on average.
     """
     points = _points()
+    assert fusible(surface.network.tensors(), points, parts=2)
     fused = surface(points)
     with torch.no_grad():
         torch.testing.assert_close(surface.distance(points), fused.sdf, rtol=0, atol=2e-5)

@@ -5,11 +5,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
-CORNERS = [(c & 1, c >> 1 & 1, c >> 2) for c in range(8)]
-"""Offsets (x, y, z)."""
 Point = tuple[int, ...]
 Edge = tuple[int, Point]
 """Axis, and the offset of the lower end."""
+CORNERS: list[Point] = [(c & 1, c >> 1 & 1, c >> 2) for c in range(8)]
+"""Offsets (x, y, z)."""
 
 
 def marching_cubes(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,9 +48,9 @@ def _vertices(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         different = inside.narrow(dim, 0, length - 1) != inside.narrow(dim, 1, length - 1)
         crossed[..., axis].narrow(dim, 0, length - 1).copy_(different)
         share[..., axis].narrow(dim, 0, length - 1).copy_(low / (low - high))
-    z, y, x, axis = crossed.nonzero().unbind(-1)
+    z, y, x, along = crossed.nonzero().unbind(-1)
     vertices = torch.stack([x, y, z], -1).to(values.dtype)
-    vertices[torch.arange(len(axis), device=values.device), axis] += share[crossed]
+    vertices[torch.arange(len(along), device=values.device), along] += share[crossed]
     numbers = crossed.flatten().cumsum(0).reshape(crossed.shape) - 1
     return vertices, numbers
 

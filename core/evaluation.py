@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.flip import flip
 from core.frames import Frame
 from core.metric_conventions import CONVENTIONS, Perceptual, albedo_metrics, image_metrics
-from core.metrics import albedo_gain, mask_iou, normal_error_degrees, psnr
+from core.metrics import albedo_gain, bounding_box, mask_iou, normal_error_degrees, psnr
 
 INNER_MARGIN = 2
 """Pixels by which the "inner" mask is smaller: leaves out pixels that mix with the background."""
@@ -31,12 +32,15 @@ class Surface:
     """[H, W] perceptual."""
 
 
-def surface_metrics(surface: Surface, frame: Frame) -> dict[str, float]:
-    """``mask_iou``, ``normal_error_deg``, ``albedo_psnr`` (per-image channel gain) and ``roughness_mae``.
+def surface_metrics(
+    surface: Surface, frame: Frame, perceptual: Mapping[str, Perceptual] | None = None
+) -> dict[str, float]:
+    """``mask_iou``, ``normal_error_deg``, ``albedo_{psnr, ssim}`` (per-image channel gain) and ``roughness_mae``.
 
-    Those that ``frame`` has truth for.
+    Those that ``frame`` has truth for. Errors are taken over the true mask, the published rule.
 
-    Errors are taken over the true mask, the published rule.
+    Args:
+        perceptual: as of :func:`relit_metrics`; gives ``albedo_lpips``.
     """
     values: dict[str, float] = {}
     if frame.mask is None:
@@ -46,7 +50,8 @@ def surface_metrics(surface: Surface, frame: Frame) -> dict[str, float]:
         values["normal_error_deg"] = float(normal_error_degrees(surface.normal, frame.normal, frame.mask))
     if frame.albedo is not None:
         published = CONVENTIONS["published_rana"]
-        values["albedo_psnr"] = albedo_metrics(surface.albedo, frame.albedo, frame.mask, published)["albedo_psnr"]
+        distance = (perceptual or {}).get(published.perceptual_network)
+        values |= albedo_metrics(surface.albedo, frame.albedo, frame.mask, published, distance)
     if frame.roughness is not None and surface.roughness is not None:
         values["roughness_mae"] = float((surface.roughness - frame.roughness).abs()[frame.mask > 0.5].mean())
     return values
@@ -64,7 +69,8 @@ def relit_metrics(image: Tensor, frame: Frame, perceptual: Mapping[str, Perceptu
 
     ``psnr``, ``ssim`` (and ``lpips``) by each convention, as ``<convention>/<metric>``; ``relit_psnr`` is that of the
     published RANA protocol (valid rectangle), ``relit_psnr_mask`` and ``relit_psnr_inner`` look at the body alone.
-    Where ``frame`` names its light, the same three are there once more as ``by_light/<hdri>/<metric>``.
+    ``flip`` is FLIP's mean in the valid rectangle, which needs no weights. Where ``frame`` names its light, the three
+    PSNR are there once more as ``by_light/<hdri>/<metric>``.
 
     Args:
         perceptual: perceptual distances by network name (``vgg``, ``alex``), where weights were given.
@@ -76,12 +82,20 @@ def relit_metrics(image: Tensor, frame: Frame, perceptual: Mapping[str, Perceptu
         distance = (perceptual or {}).get(convention.perceptual_network)
         found = image_metrics(image, frame.image, convention, valid=frame.valid, perceptual=distance)
         values |= {f"{name}/{metric}": value for metric, value in found.items()}
+    values["flip"] = valid_flip(image, frame)
     values["relit_psnr"] = values["published_rana/psnr"]
     values["relit_psnr_mask"] = float(psnr(image, frame.image, frame.mask))
     values["relit_psnr_inner"] = float(psnr(image, frame.image, eroded(frame.mask, INNER_MARGIN)))
     if frame.hdri is not None:
         values |= {f"by_light/{frame.hdri.stem}/{name}": values[name] for name in RELIT}
     return values
+
+
+def valid_flip(image: Tensor, frame: Frame) -> float:
+    """Mean FLIP error of ``image`` [H, W, 3] (sRGB) against ``frame``'s, in its valid rectangle."""
+    assert frame.image is not None
+    box = (slice(None), slice(None)) if frame.valid is None else bounding_box(frame.valid)
+    return float(flip(image[box], frame.image[box]))
 
 
 def eroded(mask: Tensor, margin: int) -> Tensor:

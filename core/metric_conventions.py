@@ -7,6 +7,7 @@ from torch import Tensor
 
 from core.metrics import (
     PUBLISHED_DATA_RANGE,
+    SSIM_WINDOWS,
     STANDARD_DATA_RANGE,
     aligned_albedo,
     bounding_box,
@@ -55,6 +56,8 @@ def image_metrics(
 ) -> dict[str, float]:
     """``psnr``, ``ssim`` and, with ``perceptual``, ``lpips`` of sRGB images [H, W, 3] in [0, 1].
 
+    Pictures smaller than SSIM's window have no ``ssim``.
+
     Args:
         valid: [H, W] bool rectangle (``core.metrics.valid_rectangle``); used if the convention crops.
     """
@@ -88,7 +91,9 @@ def albedo_metrics(
 def _structure(
     predicted: Tensor, target: Tensor, convention: MetricConvention, perceptual: Perceptual | None
 ) -> dict[str, float]:
-    values = {"ssim": float(ssim(predicted, target, convention.ssim_data_range, convention.ssim_window))}
+    values = {}
+    if min(predicted.shape[:2]) >= SSIM_WINDOWS[convention.ssim_window]:
+        values["ssim"] = float(ssim(predicted, target, convention.ssim_data_range, convention.ssim_window))
     if perceptual is not None:
         values["lpips"] = float(perceptual(predicted, target))
     return values

@@ -10,6 +10,8 @@ PUBLISHED_DATA_RANGE = 2.0
 """SSIM's data range in the published RANA tables: what scikit-image 0.18 assumes for float images."""
 STANDARD_DATA_RANGE = 1.0
 """SSIM's data range for images in [0, 1]."""
+SSIM_WINDOWS = {"uniform": 7, "gaussian": 11}
+"""Side of SSIM's windows, pixels."""
 
 
 def psnr(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from core.evaluation import alignment, mean_of, relit_metrics, surface_metrics
 from core.files import write_json_atomically
 from core.frames import Frame, FrameSet
 from core.images import read_hdr, write_image
-from core.metric_conventions import CONVENTIONS, Perceptual
+from core.metric_conventions import CONVENTIONS
 from core.perceptual import PerceptualDistance
 from core.video import VideoWriter
 from data.hdr import bundled_hdris, find_hdri
@@ -32,6 +32,7 @@ from workflows.evaluate_student import surface_of
 from workflows.launch import choice
 from workflows.paths import StagePaths
 from workflows.relight_pictures import STEM, LightPictures, frame_pictures
+from workflows.relight_table import as_text, table, write_frame_values, write_table
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def relight(config: DictConfig) -> dict[str, Any]:
     frames = explicit_frames(config, "test")
     avatar = trained_avatar(config, frames)
     folder = StagePaths(config).student_dir / f"test-{branch.dataset.test_mode}"
-    perceptual = perceptual_distances(branch.lpips_weights) if branch.evaluate else {}
+    perceptual = perceptual_distances(branch.lpips_weights, branch.lpips_sha256) if branch.evaluate else {}
     results = {}
     for name, source in _sources(branch.get("hdri")).items():
         session = RelightSession(config, avatar, source, folder / name, perceptual)
@@ -87,11 +88,16 @@ def trained_avatar(config: DictConfig, frames: FrameSet) -> Avatar:
     )
 
 
-def perceptual_distances(weights: Mapping[str, str | None]) -> dict[str, Perceptual]:
-    """LPIPS networks by name, for the weight files that are given."""
+def perceptual_distances(
+    weights: Mapping[str, str | None], hashes: Mapping[str, str | None]
+) -> dict[str, PerceptualDistance]:
+    """LPIPS networks by name, for the weight files that are given; their hashes are compared where those are."""
     given = {network: path for network, path in weights.items() if path}
     rescaled = {c.perceptual_network: c.perceptual_rescaled for c in CONVENTIONS.values()}
-    return {network: PerceptualDistance(path, network, rescaled[network]) for network, path in given.items()}
+    return {
+        network: PerceptualDistance(path, network, rescaled[network], hashes[network])
+        for network, path in given.items()
+    }
 
 
 def renderer_of(config: DictConfig, avatar: Avatar) -> Renderer:
@@ -118,7 +124,7 @@ class RelightSession:
         avatar: Avatar,
         source: Path | None,
         folder: Path,
-        perceptual: Mapping[str, Perceptual],
+        perceptual: Mapping[str, PerceptualDistance],
     ) -> None:
         branch = config.explicit_branch
         choice("explicit_branch.rendering_type", branch.rendering_type, tuple(RENDERING_TYPES))
@@ -148,10 +154,14 @@ class RelightSession:
                 for kind, row in measured.items():
                     rows.setdefault(kind, []).append(row)
         results: dict[str, Any] = {kind: mean_of(found) for kind, found in rows.items()}
+        write_frame_values(self.folder / "frames.csv", rows)
+        write_table(self.folder / "results.csv", results)
         results |= {"frames": len(frames), "lights": names, "surfels": len(self.avatar.surfels)}
         results |= {"iteration": self.avatar.record.iteration, "shown": self.shown}
+        results["lpips_sha256"] = {network: distance.sha256 for network, distance in self.perceptual.items()}
+        results["table"] = table(results)
         write_json_atomically(self.folder / "results.json", results)
-        _log.info("wrote %d frames to %s\n%s", len(frames), self.folder, table(results))
+        _log.info("wrote %d frames to %s\n%s", len(frames), self.folder, as_text(results))
         return results
 
     def _frame(self, frame: Frame, light: ImageLight) -> tuple[Tensor, dict[str, dict[str, float]]]:
@@ -161,7 +171,7 @@ class RelightSession:
         gain = alignment(surface, frame)
         rows = {}
         if self.evaluate and frame.image is not None:
-            rows["surface"] = surface_metrics(surface, frame)
+            rows["surface"] = surface_metrics(surface, frame, self.perceptual)
             rows |= {f"{mode}_unaligned": self._measured(render, frame) for mode, render in renders.items()}
         if gain is not None:
             renders = {mode: self._render(frame, light, mode, gain) for mode in SHADING_MODES}
@@ -214,16 +224,6 @@ class RelightSession:
             )
         directions = texel_directions(256, 512, base).reshape(-1, 3)
         return sample_cubemap([base], directions, torch.zeros_like(directions[:, 0])).reshape(256, 512, 3)
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """The headline numbers as text, one line per pathway."""
-    lines = []
-    for kind, row in results.items():
-        if isinstance(row, Mapping) and row:
-            shown = {k: v for k, v in row.items() if "/" not in k or k.startswith("published_")}
-            lines.append(f"  {kind:20s}" + "  ".join(f"{k} {v:.3f}" for k, v in shown.items()))
-    return "\n".join(lines) or "  no ground truth: nothing measured"
 
 
 def _buffer(render: Render) -> Any:

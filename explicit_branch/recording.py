@@ -109,13 +109,13 @@ class StepRecorder:
         """Differentiate ``seen``.
 
         Args:
-            kind: what distinguishes views that run different operators, shapes or constants.
+            kind: what distinguishes views that run different operators, shapes or constants; None: do not record.
             seen: the view.
             differentiate: adds the gradients of an observation.
             parameters: whose gradients are those of this view alone.
             gathering: leaves whose gradients add up over several steps.
         """
-        if not self._enabled:
+        if not self._enabled or kind is None:
             return differentiate(seen)
         recording = self._recordings.get(kind)
         if recording is None:

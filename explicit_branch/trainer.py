@@ -90,18 +90,16 @@ class _View:
 
     @property
     def kind(self) -> Hashable:
-        """What distinguishes views that run different operators, or the same with other constants."""
+        """What distinguishes views that run different operators, or the same with other constants.
+
+        None before the length of the tile lists is known: the rasteriser waits for it, which cannot be recorded.
+        """
+        if self.capacity == 0:
+            return None
         seen, light = self.seen, self.light
         learning = light is not None and light.irradiance_sh.requires_grad
-        return (
-            seen.is_distilled,
-            id(seen.frame.camera),
-            light is None,
-            learning,
-            self.shading,
-            self.capacity,
-            self.weights,
-        )
+        drawn = light is None, learning, self.shading, self.capacity
+        return seen.is_distilled, id(seen.frame.camera), *drawn, self.weights
 
 
 class Trainer:

@@ -1,6 +1,7 @@
 """Student stages from the configuration: train, continue, relight, time; and what bad input is told."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from core.errors import InputError
 from core.images import read_image
+from data import embedded
 from explicit_branch.avatar import load_avatar
 from explicit_branch.ply import read_ply
 from explicit_branch.rendering.probes import load_probes, save_probes
@@ -69,6 +71,17 @@ def test_training_leaves_checkpoint_cloud_and_probes(student):
     assert torch.equal(cloud.raw()["positions"], avatar.surfels.raw()["positions"])
 
 
+def test_dataset_folders_may_be_read_only(tmp_path):
+    """Fails when a training writes into the dataset's folder, as the published one does."""
+    data = tmp_path / "data"
+    shutil.copytree(embedded.load_root() / "rana/train_p1", data / "train_p1")
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    train(compose("config_rana", "explicit_branch/dataset=rana_IA_subject_00_male", "training_mode=student",
+                  f"explicit_branch.exp_dir={tmp_path}/out", f"explicit_branch.dataset.root_dir={data}",
+                  *SMALL, "explicit_branch.opt.iterations=2"))  # fmt: skip
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
 def test_relighting_writes_every_published_folder(student):
     """Fails when a folder, the video or a metric convention is missing, or pictures have another size."""
     results = relight(relit_config(student))["all"]
@@ -80,6 +93,10 @@ def test_relighting_writes_every_published_folder(student):
     assert read_image(folder / "renders_deferred_pbr" / "render_pbr_c01_f000000.png").shape == (32, 96, 3)
     assert {path.stem for path in folder.glob("*.mp4")} == {"relit_city", "relit_forest"}
     assert json.loads((folder / "results.json").read_text()) == results
+    assert [row["shading"] for row in results["table"]][-1] == "colour"
+    assert {"albedo PSNR", "normal error", "relit PSNR", "relit SSIM", "FLIP"} <= set(results["table"][0])
+    assert (folder / "results.csv").is_file()
+    assert (folder / "frames.csv").is_file()
     assert {"published_rana/psnr", "standard/ssim", "relit_psnr"} <= set(results["forward"])
     assert {"mask_iou", "normal_error_deg", "albedo_psnr"} <= set(results["surface"])
     assert results["forward"]["relit_psnr"] > 10

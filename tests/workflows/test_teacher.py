@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from core.errors import InputError
 from core.images import read_image
+from data import embedded
 from implicit_branch.module import TeacherModule
 from implicit_branch.teacher import load_teacher
 from tests.workflows.test_configuration import compose
@@ -167,6 +168,18 @@ def test_wrong_subject_is_refused(run: Path):
     frames.subject = "somebody_else"
     with pytest.raises(InputError, match="somebody_else"):
         trained_teacher(config, frames, "cpu")
+
+
+def test_an_hdri_takes_the_place_of_the_trained_light(run: Path):
+    """Fails when a map given with the light of the training ends in an assertion, or is passed over."""
+    checkpoint = StagePaths(_config(run, *CAPTURE)).teacher_checkpoint
+    light = f"implicit_branch.dataset.hdri_filepath={embedded.hdris() / 'city.hdr'}"
+    config = _config(run, *MOTION, "implicit_branch.dataset.opt.test.end=0", f"implicit_branch.resume={checkpoint}",
+                     "implicit_branch.tag=lit", light)  # fmt: skip
+    render_distillation_set.render(config)
+    folder = StagePaths(config).save_dir / "it0-test"
+    assert json.loads((folder / "manifest.json").read_text())["light"].endswith("city.hdr")
+    assert (folder / "0000-pbr_rgb.png").is_file()
 
 
 def test_metrics_are_of_a_body(run: Path):

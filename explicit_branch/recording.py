@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from core.cuda_graphs import first_cause, recording
 from core.frames import BodyPose, Frame
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import Deformation
@@ -117,22 +118,22 @@ class StepRecorder:
         """
         if not self._enabled or kind is None:
             return differentiate(seen)
-        recording = self._recordings.get(kind)
-        if recording is None:
+        made = self._recordings.get(kind)
+        if made is None:
             self._steady[kind] = self._steady.get(kind, 0) + 1
             if self._steady[kind] <= STEADY_STEPS:
                 return differentiate(seen)
-            recording = self._record(seen, differentiate, parameters, gathering)
-        if recording is None:
+            made = self._record(seen, differentiate, parameters, gathering)
+        if made is None:
             return differentiate(seen)
-        self._recordings[kind] = recording
-        recording.slot.fill(seen)
-        recording.graph.replay()
-        for parameter, gradient in zip(parameters, recording.gradients, strict=True):
+        self._recordings[kind] = made
+        made.slot.fill(seen)
+        made.graph.replay()
+        for parameter, gradient in zip(parameters, made.gradients, strict=True):
             parameter.grad = gradient
-        for leaf, gradient in zip(gathering, recording.gathered, strict=True):
+        for leaf, gradient in zip(gathering, made.gathered, strict=True):
             _add_gradient(leaf, gradient)
-        return recording.outcome
+        return made.outcome
 
     def _record(
         self,
@@ -155,11 +156,11 @@ class StepRecorder:
                 differentiate(slot.observation)
             torch.cuda.current_stream().wait_stream(stream)
             _without_gradients(leaves)
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+            with recording(graph, pool=self._pool, stream=stream):
                 outcome = differentiate(slot.observation)
             gradients = [leaf.grad for leaf in leaves]
         except RuntimeError as error:
-            _log.warning("training steps are not recorded as CUDA graphs: %s", str(error).splitlines()[0])
+            _log.warning("training steps are not recorded as CUDA graphs: %s", first_cause(error))
             self._enabled = False
             return None
         finally:

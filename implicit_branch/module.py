@@ -105,7 +105,6 @@ class TeacherModule(lightning.LightningModule):
         self._posed: PosedSpace | None = None
         self._lists: Lists = EXACT
         self._rounds = -1
-        self._generator: torch.Generator | None = None
         self._recorder: StepRecorder | None = None
         self._weights = torch.zeros(0)
         self._weight_names: list[str] = []
@@ -119,8 +118,8 @@ class TeacherModule(lightning.LightningModule):
         self.teacher.advance(step * TEACHER_STEPS / settings.max_steps)
         self._prepare(rounds=self.teacher.sampling.rounds)
         weights = self.weights.at(step, step / len(self.images))
-        recorder, generator = self._seeded(step)
-        found = recorder.run(self._kind(weights), lambda: self._losses(weights, generator))
+        recorder = self._seeded(step)
+        found = recorder.run(self._kind(weights), lambda generator: self._losses(weights, generator))
         self._lists.read(found.lengths)
         self._log_step(found)
         return found.total
@@ -141,14 +140,14 @@ class TeacherModule(lightning.LightningModule):
                 self._recorder.forget()
         self._lists.adapt()
 
-    def _seeded(self, step: int) -> tuple[StepRecorder, torch.Generator]:
-        if self._generator is None or self._generator.device != self.device or self._recorder is None:
-            self._generator = torch.Generator(self.device)
+    def _seeded(self, step: int) -> StepRecorder:
+        if self._recorder is None or self._recorder.generator.device != self.device:
             alone = self._trainer is None or self.trainer.world_size == 1
             enabled = self.settings.cuda_graphs and self.device.type == "cuda" and alone
-            self._recorder = StepRecorder(list(self.teacher.parameters()), self._generator, enabled=enabled)
+            self._recorder = StepRecorder(list(self.teacher.parameters()), self.device, enabled=enabled)
         seed = self.settings.seed * 1_000_003 + step + self.global_rank * RANK_STRIDE
-        return self._recorder, self._generator.manual_seed(seed)
+        self._recorder.generator.manual_seed(seed)
+        return self._recorder
 
     def _kind(self, weights: dict[str, float]) -> Hashable:
         """What distinguishes steps that run different operators or shapes; keeps the weights' vector up to date."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from core.cuda_graphs import first_cause, recording
+
 _log = logging.getLogger(__name__)
 
 STEADY_STEPS = 2
@@ -40,26 +42,27 @@ class StepRecorder:
     ``generator``, which must be seeded before every step.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], generator: torch.Generator, *, enabled: bool) -> None:
-        self._parameters, self._generator, self._enabled = parameters, generator, enabled
+    def __init__(self, parameters: Sequence[nn.Parameter], device: torch.device, *, enabled: bool) -> None:
+        self.generator = torch.Generator(device)
+        self._parameters, self._enabled = parameters, enabled
         self._key: Hashable = None
         self._steady = 0
         self._recording: _Recording | None = None
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
         # One for all recordings: libraries keep memory for every stream that they were used on.
-        self._stream: Any = torch.cuda.Stream(generator.device) if enabled else None
+        self._stream: Any = torch.cuda.Stream(device) if enabled else None
 
-    def run(self, key: Hashable, compute: Callable[[], Losses]) -> Losses:
+    def run(self, key: Hashable, compute: Callable[[torch.Generator], Losses]) -> Losses:
         """The losses of a step: to be differentiated, or without a graph, and then :meth:`give_gradients` has them."""
         if not self._enabled:
-            return compute()
+            return compute(self.generator)
         if key != self._key:
             self._key, self._steady, self._recording = key, 0, None
         self._steady += 1
         if self._recording is None and self._steady > STEADY_STEPS:
             self._recording = self._record(compute)
         if self._recording is None:
-            return compute()
+            return compute(self.generator)
         self._recording.graph.replay()
         return self._recording.losses
 
@@ -73,30 +76,32 @@ class StepRecorder:
         """Drop the recording: memory that it reads is going to be replaced."""
         self._key, self._recording = None, None
 
-    def _record(self, compute: Callable[[], Losses]) -> _Recording | None:
+    def _record(self, compute: Callable[[torch.Generator], Losses]) -> _Recording | None:
         """Record a step without running it; None, and never again, where it cannot be recorded."""
-        seed, graph, stream = self._generator.initial_seed(), torch.cuda.CUDAGraph(), self._stream
-        graph.register_generator_state(self._generator)
+        seed, graph, stream = self.generator.initial_seed(), torch.cuda.CUDAGraph(), self._stream
+        graph.register_generator_state(self.generator)
         try:
             # Once on the stream that records, as PyTorch asks for: what backward passes keep belongs to a stream.
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._differentiated(compute)
             torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+            with recording(graph, pool=self._pool, stream=stream):
                 losses = self._differentiated(compute)
         except RuntimeError as error:
-            _log.warning("training steps are not recorded as CUDA graphs: %s", str(error).splitlines()[0])
+            _log.warning("training steps are not recorded as CUDA graphs: %s", first_cause(error))
             self._enabled = False
+            # The old one still waits for its recording to end.
+            self.generator = torch.Generator(self.generator.device)
             return None
         finally:
-            self._generator.manual_seed(seed)
+            self.generator.manual_seed(seed)
         return _Recording(graph, losses, [parameter.grad for parameter in self._parameters])
 
-    def _differentiated(self, compute: Callable[[], Losses]) -> Losses:
+    def _differentiated(self, compute: Callable[[torch.Generator], Losses]) -> Losses:
         for parameter in self._parameters:
             parameter.grad = None
-        losses = compute()
+        losses = compute(self.generator)
         losses.total.backward()
         terms = {name: value.detach() for name, value in losses.terms.items()}
         return Losses(terms, losses.total.detach(), losses.lengths)

@@ -39,32 +39,33 @@ class Training:
         monkeypatch.setattr(recording.torch, "cuda", cuda)
         self.weight, self.target = nn.Parameter(torch.ones(3)), torch.zeros(3)
         self.unused = nn.Parameter(torch.ones(1))
-        self.generator = torch.Generator()
-        self.recorder = StepRecorder([self.weight, self.unused], self.generator, enabled=True)
-        self.fails = False
+        self.recorder = StepRecorder([self.weight, self.unused], torch.device("cpu"), enabled=True)
+        self.fails, self.spoilt = False, None
 
     @contextmanager
     def _graph(self, graph: InPlace, **_):
         if self.fails:
+            self.spoilt = self.recorder.generator
             raise RuntimeError("operation not permitted when stream is capturing")
         graph.write = self._write
         yield
 
     def _write(self) -> None:
         made = self.recorder._recording
-        losses = self.losses()
+        losses = self.losses(self.recorder.generator)
         made.losses.total.copy_(losses.total.detach())
         made.gradients[0].copy_(torch.autograd.grad(losses.total, self.weight)[0])
 
-    def losses(self) -> Losses:
+    def losses(self, generator: torch.Generator) -> Losses:
         """What is recorded."""
-        noise = torch.rand(3, generator=self.generator)
+        assert generator is not self.spoilt, "a generator whose recording has failed"
+        noise = torch.rand(3, generator=generator)
         total = (self.weight + noise - self.target).square().sum()
         return Losses({"total": total}, total, None)
 
     def step(self, seed: int, key: str = "a") -> tuple[Tensor, Tensor]:
         """Loss and gradient, in the order that Lightning has."""
-        self.generator.manual_seed(seed)
+        self.recorder.generator.manual_seed(seed)
         found = self.recorder.run(key, self.losses)
         self.weight.grad = self.unused.grad = None
         if found.total.requires_grad:
@@ -76,8 +77,7 @@ class Training:
 
     def expected(self, seed: int) -> tuple[Tensor, Tensor]:
         """The same without a recorder."""
-        self.generator.manual_seed(seed)
-        total = self.losses().total
+        total = self.losses(torch.Generator().manual_seed(seed)).total
         return total.detach(), torch.autograd.grad(total, self.weight)[0]
 
 

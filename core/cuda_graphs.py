@@ -1,0 +1,32 @@
+"""Recording of CUDA graphs."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def recording(graph: Any, *, pool: Any, stream: Any) -> Iterator[None]:
+    """Record into ``graph`` (torch.cuda.CUDAGraph) what is launched inside, on ``stream``, with memory of ``pool``.
+
+    Python's garbage collector rests meanwhile: to free another graph or its memory would end the recording.
+    """
+    gc.collect()
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def first_cause(error: BaseException) -> str:
+    """The first line of the error that came first: a recording that is broken off ends with another one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]

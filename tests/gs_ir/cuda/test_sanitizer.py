@@ -9,6 +9,9 @@ import pytest
 
 FOLDER = Path(__file__).parent
 SANITIZER = shutil.which("compute-sanitizer")
+FRAMES = FOLDER.parents[1] / "explicit_branch" / "rendering" / "test_real_time.py"
+FRAME_CASES = ["::test_frame_equals_the_operators[ambient-forward]",
+               "::test_frame_equals_the_operators[directional-deferred]"]  # fmt: skip
 CASES = [
     "test_bvh_cuda.py::test_fan[plain-1-1]",
     "test_bvh_cuda.py::test_refit[plain-1]",
@@ -49,7 +52,7 @@ def test_kernels_are_clean(tool, fresh_memory):
     if fresh_memory == "poisoned":
         pytest.skip("memory is poisoned in the cases themselves")
     command = [SANITIZER, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest"]
-    cases = [str(FOLDER / case) for case in CASES]
+    cases = [str(FOLDER / case) for case in CASES] + [str(FRAMES) + case for case in FRAME_CASES]
     done = subprocess.run([*command, *cases], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout[-4000:]
-    assert f"{len(CASES)} passed" in done.stdout
+    assert f"{len(cases)} passed" in done.stdout

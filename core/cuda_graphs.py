@@ -9,7 +9,19 @@ import torch
 
 
 @contextmanager
-def recording(graph: Any, *, pool: Any, stream: Any) -> Iterator[None]:
+def beside(stream: Any) -> Iterator[None]:
+    """Launch on ``stream`` (torch.cuda.Stream) what is inside, after what comes before and before what comes after.
+
+    PyTorch asks for one such run of what is recorded next: what backward passes keep belongs to a stream.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextmanager
+def recording(graph: Any, *, pool: Any = None, stream: Any = None) -> Iterator[None]:
     """Record into ``graph`` (torch.cuda.CUDAGraph) what is launched inside, on ``stream``, with memory of ``pool``.
 
     Python's garbage collector rests meanwhile: to free another graph or its memory would end the recording.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from core.cuda_graphs import first_cause, recording
+from core.cuda_graphs import beside, first_cause, recording
 from core.frames import BodyPose, Frame
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import Deformation
@@ -149,12 +149,9 @@ class StepRecorder:
         leaves = [*parameters, *gathering]
         before = [leaf.grad for leaf in leaves]
         try:
-            # Once on the stream that records, as PyTorch asks for: what backward passes keep belongs to a stream.
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            with beside(stream):
                 _without_gradients(leaves)
                 differentiate(slot.observation)
-            torch.cuda.current_stream().wait_stream(stream)
             _without_gradients(leaves)
             with recording(graph, pool=self._pool, stream=stream):
                 outcome = differentiate(slot.observation)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core.cuda_graphs import first_cause, recording
+from core.cuda_graphs import beside, first_cause, recording
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +81,8 @@ class StepRecorder:
         seed, graph, stream = self.generator.initial_seed(), torch.cuda.CUDAGraph(), self._stream
         graph.register_generator_state(self.generator)
         try:
-            # Once on the stream that records, as PyTorch asks for: what backward passes keep belongs to a stream.
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            with beside(stream):
                 self._differentiated(compute)
-            torch.cuda.current_stream().wait_stream(stream)
             with recording(graph, pool=self._pool, stream=stream):
                 losses = self._differentiated(compute)
         except RuntimeError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 from body_models.parts import DRIVING_JOINTS
 from body_models.skeleton import PARENTS
 from core.camera import Camera
+from core.cuda_graphs import beside, recording
 from core.frames import BodyPose
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.non_rigid import Rigid
@@ -166,14 +167,11 @@ class RealTimeFrames:
             self._graphs.pop(next(iter(self._graphs)))
         with torch.inference_mode(False), torch.no_grad():
             capacity = SPARE_CAPACITY * max(int(self._frame(kind, 0).instances), 1024)
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            with beside(torch.cuda.Stream()):
                 self._frame(kind, capacity)
-            torch.cuda.current_stream().wait_stream(stream)
             written = torch.zeros(1, dtype=torch.int32, pin_memory=True)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with recording(graph):
                 images = self._frame(kind, capacity)
                 written.copy_(images.instances, non_blocking=True)
         self._graphs[kind] = _Graph(graph, images, written, capacity)

@@ -1,6 +1,5 @@
 """Motions without images: ``load/animation/<motion>`` and ``load/distill_pose/<motion>``, worn by a subject."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from core.frames import Frame
 from data.camera_files import StoredCameras, read_cameras, target_size
 from data.frame_range import ALL_FRAMES, FrameRange
 from data.hdr import find_hdri
-from data.lazy_frames import LazyFrames
+from data.lazy_frames import LazyFrames, LazyFrameSet
 from data.pose_files import read_betas, read_poses
 
 PUBLISHED_FOCAL = 2000.0
@@ -23,7 +22,7 @@ PUBLISHED_POSITION = (0.0, 0.15, 5.0)
 """Where the published animations put the first frame's root translation, metres."""
 
 
-class MotionFrames:
+class MotionFrames(LazyFrameSet):
     """Poses and cameras of a motion, with the shape of a subject; frames hold no images."""
 
     name = "animation"
@@ -94,15 +93,6 @@ class MotionFrames:
             pose=self._poses[number],
             hdri=self._light,
         )
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)
 
 
 def _subject_betas(subject_root: str | Path | None, gender: str) -> Tensor:

@@ -1,16 +1,14 @@
 """Layouts with a folder for each camera: SyntheticHuman and ZJU-MoCap, one camera at a time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.frames import Frame
 from data.camera_files import read_named_camera, target_size
 from data.capture import CaptureReader, FrameFiles
 from data.frame_range import ALL_FRAMES, FrameRange
 from data.hdr import read_hdri_list
 from data.image_folder import PICTURES, matching_files, numbered_files, optional_files
-from data.lazy_frames import LazyFrames
+from data.lazy_frames import LazyFrames, LazyFrameSet
 from data.pose_files import read_poses
 
 VALID_DILATION = 50
@@ -33,7 +31,7 @@ ZJU_MOCAP = CameraFolderLayout("zju-mocap", relit_images="images", labelled_mask
 LAYOUTS = {layout.name: layout for layout in (SYNTHETIC_HUMAN, ZJU_MOCAP)}
 
 
-class CameraFolderFrames:
+class CameraFolderFrames(LazyFrameSet):
     """Frames of one subject seen by one of its cameras.
 
     ``cameras.json`` holds ``all_cam_names`` and each camera, whose matrices may have a row per frame; ``images/``,
@@ -100,12 +98,3 @@ class CameraFolderFrames:
         self.betas = poses.known_betas
         rows = poses.select(selected).pose
         self._frames = LazyFrames(len(files), lambda i: reader.read(i, selected[i], files[i], rows[i]), preload)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)

@@ -1,7 +1,6 @@
 """The distillation set: what the teacher rendered, paired with the frames that it was rendered for."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from core.errors import InputError, list_some
 from core.files import read_json
 from core.frames import Frame, FrameSet
 from data.frame_range import ALL_FRAMES, FrameRange
-from data.lazy_frames import LazyFrames
+from data.lazy_frames import LazyFrames, LazyFrameSet
 from data.teacher_maps import TeacherMaps, read_float_maps, read_picture_maps
 
 SCHEMA = 1
@@ -19,7 +18,7 @@ _NEXT_STEP = (
 )
 
 
-class DistillationFrames:
+class DistillationFrames(LazyFrameSet):
     """Frames of ``frames`` with the teacher's maps as albedo, normal, roughness, metallic and depth.
 
     Float maps ``NNNN-maps.npz`` are read where they exist. A published folder of pictures works too, at 8 bits: albedo
@@ -113,15 +112,6 @@ class DistillationFrames:
             metallic=maps.metallic,
             depth=maps.depth,
         )
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)
 
 
 @dataclass(frozen=True)

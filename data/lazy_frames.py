@@ -25,3 +25,18 @@ class LazyFrames:
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[position] for position in range(self._count))
+
+
+class LazyFrameSet:
+    """The sequence of a dataset whose frames are ``_frames``."""
+
+    _frames: LazyFrames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index: int) -> Frame:
+        return self._frames[index]
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._frames)

@@ -1,18 +1,16 @@
 """The PeopleSnapshot layout, as InstantAvatar prepares it: ``<root>/<subject>/`` with images, masks, cameras, poses."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from core.frames import Frame
 from data.camera_files import read_cameras, target_size
 from data.capture import CaptureReader, FrameFiles
 from data.frame_range import ALL_FRAMES, FrameRange
 from data.image_folder import PICTURES, matching_files, numbered_files
-from data.lazy_frames import LazyFrames
+from data.lazy_frames import LazyFrames, LazyFrameSet
 from data.pose_files import PoseSequence, read_poses
 
 
-class PeopleSnapshotFrames:
+class PeopleSnapshotFrames(LazyFrameSet):
     """Frames of one PeopleSnapshot subject.
 
     Poses of a split come from ``poses/anim_nerf_<split>.npz`` or ``poses/<split>.npz``, with one row per *selected*
@@ -62,15 +60,6 @@ class PeopleSnapshotFrames:
         self.subject, self.gender = subject, gender
         self.betas = poses.known_betas
         self._frames = LazyFrames(len(files), lambda i: reader.read(i, selected[i], files[i], poses.pose[i]), preload)
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)
 
 
 def _split_poses(folder: Path, split: str, gender: str, frames: FrameRange, image_count: int) -> PoseSequence:

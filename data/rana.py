@@ -1,22 +1,20 @@
 """The RANA layout: ``<root>/{train_p1, test}/<subject>/`` and ``<root>/hdri/``."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from core.frames import Frame
 from data.camera_files import read_cameras, target_size
 from data.capture import CaptureReader, FrameFiles
 from data.frame_range import ALL_FRAMES, FrameRange
 from data.hdr import read_hdri_list
 from data.image_folder import PICTURES, matching_files, numbered_files, optional_files
-from data.lazy_frames import LazyFrames
+from data.lazy_frames import LazyFrames, LazyFrameSet
 from data.pose_files import read_poses
 
 VALID_DILATION = 100
 """Kernel side of the mask dilation whose box the published RANA metrics look at, pixels of the image read."""
 
 
-class RanaFrames:
+class RanaFrames(LazyFrameSet):
     """Frames of one RANA subject with ground-truth albedo and normals, and per-frame HDRIs in the relit split.
 
     Besides the published files, optional folders ``roughness/`` and ``metallic/`` are read.
@@ -82,12 +80,3 @@ class RanaFrames:
             return None
         maps = read_hdri_list(listing, count, [root / "hdri"])
         return [maps[i] for i in selected]
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __getitem__(self, index: int) -> Frame:
-        return self._frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self._frames)

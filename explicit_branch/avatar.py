@@ -17,6 +17,7 @@ from explicit_branch.deformation.deformation import Deformation
 from explicit_branch.rendering.appearance import AppearanceHead
 from explicit_branch.rendering.probes import OcclusionProbes
 from explicit_branch.rendering.raster_pass import RasterRules
+from explicit_branch.rendering.shading import ShadingOptions
 from explicit_branch.surfels import Surfels
 
 SCHEMA = 1
@@ -47,11 +48,18 @@ class AvatarRecord:
     iteration: int = 0
     rendering: dict[str, Any] = field(default_factory=dict)
     """Arguments of ``RasterRules``; the published ones differ from the defaults."""
+    shading: dict[str, Any] = field(default_factory=dict)
+    """Arguments of ``ShadingOptions``, under which the materials are fitted."""
 
     @property
     def raster_rules(self) -> RasterRules:
         """How the surfels become pixels."""
         return RasterRules(**self.rendering)
+
+    @property
+    def shading_options(self) -> ShadingOptions:
+        """How the surfels reflect light."""
+        return ShadingOptions(**self.shading)
 
 
 class Avatar(nn.Module):

@@ -13,6 +13,7 @@ from explicit_branch.distillation.points import PointTargets
 from explicit_branch.observation import Observation
 from explicit_branch.rendering.renderer import Render
 from explicit_branch.settings import TrainingSettings
+from explicit_branch.surfels import Surfels
 from gs_ir.nearest import nearest_neighbours
 
 Terms = dict[str, Tensor]
@@ -36,6 +37,13 @@ class Objective:
         self._neighbours = None
         if self.points is not None:
             self.points.refresh()
+
+    def renew(self, surfels: Surfels) -> None:
+        """Bring that up to date in place: the same surfels have moved."""
+        if self._neighbours is not None:
+            self._neighbours.copy_(self._nearest(surfels))
+        if self.points is not None:
+            self.points.renew(surfels)
 
     def weighted_terms(
         self, avatar: Avatar, render: Render, seen: Observation, iteration: int, generator: torch.Generator
@@ -133,10 +141,13 @@ class Objective:
 
     def _neighbourhoods(self, avatar: Avatar) -> Tensor:
         if self._neighbours is None:
-            points = avatar.surfels.positions.detach()
-            found = nearest_neighbours(points, points, min(self.settings.neighbours + 1, len(points)))[1]
-            self._neighbours = found[:, 1:].contiguous()
+            self._neighbours = self._nearest(avatar.surfels)
         return self._neighbours
+
+    def _nearest(self, surfels: Surfels) -> Tensor:
+        points = surfels.positions.detach()
+        found = nearest_neighbours(points, points, min(self.settings.neighbours + 1, len(points)))[1]
+        return found[:, 1:].contiguous()
 
 
 @lru_cache(maxsize=64)

@@ -81,7 +81,6 @@ class TrainingSettings:
     anisotropy_limit: float = 3.0
     neighbours: int = 4
     refresh_interval: int = 100
-    point_interval: int = 100
     test_interval: int | None = 2_000
 
     densify_from_iter: int = 2_000
@@ -140,4 +139,4 @@ _MOMENTS = (
     "position_lr_max_steps", "delay", "pbr_iteration", "light_from_iter", "densify_from_iter", "densify_until_iter",
     "size_pruning_from_iter",
 )  # fmt: skip
-_INTERVALS = ("densification_interval", "opacity_reset_interval", "refresh_interval", "point_interval", "test_interval")
+_INTERVALS = ("densification_interval", "opacity_reset_interval", "refresh_interval", "test_interval")

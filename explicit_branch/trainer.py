@@ -193,7 +193,7 @@ class Trainer:
             seen=self.distilled[index] if is_distilled else self.captured[index],
             frame_index=None if is_distilled else index,
             light=self.light.seen(learning=iteration >= settings.light_from_iter) if is_shaded else None,
-            shading="deferred" if settings.alternate_shading and draw % 2 else "forward",
+            shading="deferred" if is_shaded and settings.alternate_shading and draw % 2 else "forward",
             capacity=self.tile_capacity.get(),
             weights=tuple(settings.weights(iteration).items()),
         )
@@ -225,7 +225,7 @@ class Trainer:
         )
         self.surfel_optimiser.set_rate("positions", rate * POSITION_RATE_EXTENT)
         if iteration % settings.refresh_interval == 0:
-            self._refresh()
+            self._renew()
 
     def _optimise(self, iteration: int) -> None:
         settings = self.settings
@@ -246,8 +246,13 @@ class Trainer:
         if changed:
             self._refresh()
 
+    def _renew(self) -> None:
+        """Bring everything that is cached about the surfels up to date where it lies: recordings read it there."""
+        self.avatar.deformation.renew(self.avatar.surfels.positions.detach())
+        self.objective.renew(self.avatar.surfels)
+
     def _refresh(self) -> None:
-        """Renew everything that is cached about the surfels."""
+        """Forget everything that is cached about the surfels, whose set has changed, and the recordings with it."""
         self.avatar.refresh()
         self.objective.refresh()
         self.recorder.forget()

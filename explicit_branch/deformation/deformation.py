@@ -56,6 +56,14 @@ class Deformation(nn.Module):
         """Forget cached skinning weights and parts: the surfels have moved, or their set has changed."""
         self._cached_weights = self._cached_parts = None
 
+    @torch.no_grad()
+    def renew(self, points: Tensor) -> None:
+        """Bring what is cached up to date with the surfels' ``points`` [N, 3], in place: the same surfels, moved."""
+        if self._cached_weights is not None:
+            self._cached_weights.copy_(self.skinning(points))
+        if self._cached_parts is not None:
+            self._cached_parts.copy_(part_of_points(self.skinning_weights(points)))
+
     def skinning_weights(self, points: Tensor) -> Tensor:
         """Weights [N, 24] of canonical ``points`` [N, 3]; fixed ones are cached until ``refresh``."""
         if self.skinning.trainable and torch.is_grad_enabled():

@@ -1,12 +1,13 @@
 """Point distillation: the student's surfels agree with the teacher's field at their canonical centres."""
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.protocols import CanonicalField, CanonicalSample
+from core.protocols import CanonicalField
 from explicit_branch.surfels import SurfaceMaterial, Surfels
 
 HUBER_WIDTH = 0.002
@@ -15,6 +16,25 @@ MILLIMETRES = 1000.0
 TERMS = ("pos_distill", "normal_similarity", "materials")
 RELIABLE_DISTANCE = 0.05
 """Metres: teacher samples further from the surface than this say nothing reliable about it."""
+
+
+class _Known(NamedTuple):
+    """What the teacher said of N surfels; the distance is the sum of ``offset + slope * x`` over the three axes."""
+
+    offset: Tensor
+    """[N, 3]"""
+    slope: Tensor
+    """[N, 3]"""
+    zero: Tensor
+    """[N]"""
+    normal: Tensor
+    """[N, 3]"""
+    albedo: Tensor
+    """[N, 3]"""
+    roughness: Tensor
+    """[N]"""
+    metallic: Tensor
+    """[N]"""
 
 
 class PointTargets:
@@ -26,11 +46,16 @@ class PointTargets:
 
     def __init__(self, teacher: CanonicalField) -> None:
         self.teacher = teacher
-        self._sample: CanonicalSample | None = None
+        self._known: _Known | None = None
 
     def refresh(self) -> None:
         """Forget the samples: the surfels have moved, or their set has changed."""
-        self._sample = None
+        self._known = None
+
+    def renew(self, surfels: Surfels) -> None:
+        """Ask anew, in place: the same surfels have moved."""
+        if self._known is not None:
+            torch._foreach_copy_(list(self._known), list(self._ask(surfels.positions.detach())))
 
     def losses(
         self,
@@ -52,33 +77,32 @@ class PointTargets:
             material: of the surfels, where it is at hand.
             names: the terms that are wanted.
         """
-        if self._sample is None:
-            self._ask(surfels.positions.detach())
-        sample = self._sample
-        assert sample is not None
+        if self._known is None:
+            self._known = self._ask(surfels.positions.detach())
+        known = self._known
         terms: dict[str, Tensor] = {}
         if "pos_distill" in names:
-            distance = torch.addcmul(self._offset, self._slope, surfels.positions).sum(-1)
-            terms["pos_distill"] = functional.smooth_l1_loss(distance, self._zero, beta=HUBER_WIDTH) * MILLIMETRES
+            distance = torch.addcmul(known.offset, known.slope, surfels.positions).sum(-1)
+            terms["pos_distill"] = functional.smooth_l1_loss(distance, known.zero, beta=HUBER_WIDTH) * MILLIMETRES
         if "normal_similarity" in names:
             normals = surfels.rotations[:, :, 2] if normals is None else normals
-            terms["normal_similarity"] = 1 - (sample.normal * normals).sum(-1).mean()
+            terms["normal_similarity"] = 1 - (known.normal * normals).sum(-1).mean()
         if "materials" in names:
             material = surfels.material if material is None else material
             terms["materials"] = (
-                functional.mse_loss(material.albedo, sample.albedo)
-                + functional.mse_loss(material.roughness, sample.roughness)
-                + functional.mse_loss(material.metallic, sample.metallic)
+                functional.mse_loss(material.albedo, known.albedo)
+                + functional.mse_loss(material.roughness, known.roughness)
+                + functional.mse_loss(material.metallic, known.metallic)
             )
         return terms
 
-    def _ask(self, points: Tensor) -> None:
-        """Sample the teacher; the distance it implies is the sum of ``offset + slope * x`` over the three axes."""
-        self._sample = sample = self.teacher.query_canonical(points)
+    def _ask(self, points: Tensor) -> "_Known":
+        sample = self.teacher.query_canonical(points)
         near = (sample.sdf.abs() < RELIABLE_DISTANCE).to(points)[:, None]
-        self._slope = sample.normal * near
-        self._offset = (sample.sdf[:, None] * near / 3) - self._slope * points
-        self._zero = torch.zeros_like(sample.sdf)
+        slope = sample.normal * near
+        offset = (sample.sdf[:, None] * near / 3) - slope * points
+        zero = torch.zeros_like(sample.sdf)
+        return _Known(offset, slope, zero, sample.normal, sample.albedo, sample.roughness, sample.metallic)
 
 
 @torch.no_grad()

@@ -101,14 +101,14 @@ class Renderer:
             avatar: what to draw.
             occlusion: one of ``OCCLUSION_KINDS``; nothing is occluded where the avatar has no probes.
             compositing: one of ``COMPOSITING_RULES``.
-            options: rules of shading; the default ones when not given.
+            options: rules of shading; the avatar's own when not given.
         """
         if compositing not in COMPOSITING_RULES:
             raise ValueError(f"Renderer: compositing {' | '.join(COMPOSITING_RULES)} expected, found {compositing!r}")
         if occlusion not in OCCLUSION_KINDS:
             raise ValueError(f"Renderer: occlusion {' | '.join(OCCLUSION_KINDS)} expected, found {occlusion!r}")
         self.avatar, self.occlusion, self.compositing = avatar, occlusion, compositing
-        self.options = options or ShadingOptions()
+        self.options = options or avatar.record.shading_options
         self._directional = DirectionalOcclusion(avatar)
         self.real_time = RealTimeFrames(avatar, occlusion=occlusion, compositing=compositing, options=self.options)
 

@@ -48,6 +48,32 @@ def test_views_in_slots_are_the_views(make_avatar, frames, tmp_path):
     assert len(slots.recorder.slots) == 2
 
 
+def test_renewed_caches_are_those_of_new_surfels_where_the_old_ones_were(make_avatar, frames, tmp_path):
+    """Fails when a recording would go on reading what is stale, or what moved surfels know is not asked anew."""
+    trainer = trainer_in_full_swing(make_avatar(300), frames, tmp_path, warmup=2)
+
+    def cached():
+        deformation, objective = trainer.avatar.deformation, trainer.objective
+        weights = (deformation._cached_weights, deformation.parts(trainer.avatar.surfels))
+        return [*weights, objective._neighbours, *(objective.points._known or ())]
+
+    before = [(x.data_ptr(), x.clone()) for x in cached()]
+    with torch.no_grad():
+        trainer.avatar.surfels.positions += 0.1 * torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    trainer._renew()
+    renewed = [x.clone() for x in cached()]
+    assert [x.data_ptr() for x in cached()] == [place for place, _ in before]
+    changed = [not torch.equal(new, old) for new, (_, old) in zip(renewed, before, strict=True)]
+    assert all(changed[:4])  # weights, parts, neighbours, distances
+    trainer._refresh()
+    with torch.no_grad():
+        trainer.avatar.deformation.skinning_weights(trainer.avatar.surfels.positions)
+        trainer.objective._neighbourhoods(trainer.avatar)
+        trainer.objective.points.losses(trainer.avatar.surfels)
+    for ours, fresh in zip(renewed, cached(), strict=True):
+        assert torch.equal(ours, fresh)
+
+
 def test_what_follows_the_iteration_is_not_recorded(make_avatar):
     """Fails when modules with state that a replay would freeze pass as recordable."""
     plain = make_avatar(50)
@@ -71,6 +97,8 @@ def test_replayed_steps_are_the_steps(make_avatar, frames, tmp_path, caplog):
         trainer = trainer_in_full_swing(avatar, frames, tmp_path / str(recorded), warmup=0)
         trainer.recorder._enabled = recorded
         found = _steps(trainer, STEPS)
+        trainer._renew()
+        found += _steps(trainer, STEPS // 2)
         trainer._refresh()
         results.append([*found, *_steps(trainer, STEPS // 2)])
         assert trainer.recorder._enabled == recorded

@@ -12,7 +12,7 @@ from explicit_branch.trainer import OutputSettings, RefillSettings, Trainer, Tra
 
 SHORT = {"iterations": 12, "schedule_iterations": None, "pbr_iteration": 4, "light_from_iter": 5, "light_interval": 2,
          "densify_from_iter": 1, "densify_until_iter": 9, "densification_interval": 3, "refresh_interval": 5,
-         "point_interval": 5, "lambda_dist": [0.0, 5, 1.0], "lambda_normal": [0.0, 5, 0.05],
+         "lambda_dist": [0.0, 5, 1.0], "lambda_normal": [0.0, 5, 0.05],
          "densify_grad_threshold": 1e-3}  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_disturbed_student_returns_to_the_teacher(make_avatar, teacher, frames, 
         avatar.surfels.albedo_logits.fill_(1.0)
     before = surface_deviation(avatar.surfels, teacher)["surface_mm"]
     trainer_of(avatar, teacher, frames, tmp_path, iterations=60, densify_until_iter=0, refresh_interval=10,
-               point_interval=10, material_lr=0.05).run()  # fmt: skip
+               material_lr=0.05).run()  # fmt: skip
     after = surface_deviation(avatar.surfels, teacher)
     assert before > 3
     assert after["surface_mm"] < 2

@@ -87,6 +87,8 @@ def new_avatar(
         frames=len(frames),
         components={name: plain[name] for name in COMPONENTS},
         rendering=OmegaConf.to_container(branch.raster, resolve=True),  # type: ignore[arg-type]
+        shading=OmegaConf.to_container(branch.shading, resolve=True),  # type: ignore[arg-type]
         provenance={"seed": branch.seed, "teacher": str(config.implicit_branch.resume)},
     )
+    torch.manual_seed(branch.seed)  # the networks' first weights
     return Avatar(surfels, body, record), cloud.points

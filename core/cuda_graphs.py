@@ -1,6 +1,7 @@
 """Recording of CUDA graphs."""
 
 import gc
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -38,7 +39,9 @@ def recording(graph: Any, *, pool: Any = None, stream: Any = None) -> Iterator[N
 
 
 def first_cause(error: BaseException) -> str:
-    """The first line of the error that came first: a recording that is broken off ends with another one."""
+    """The first line of the error that came first, and where: a recording that is broken off ends with another one."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(error).partition("\n")[0]
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({frame.filename}:{frame.lineno})" for frame in place)
+    return str(error).partition("\n")[0] + where

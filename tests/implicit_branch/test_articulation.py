@@ -7,7 +7,7 @@ from core.frames import BodyPose
 from implicit_branch.deformation.articulation import Adjugate, Articulation, apply_transforms, carry_normals
 from implicit_branch.deformation.non_rigid import HierarchicalPoseEncoding, NonRigidOffsets
 from implicit_branch.deformation.pose_correction import PoseResiduals
-from implicit_branch.deformation.weight_volume import build_weight_volume, lattice, volume_box
+from implicit_branch.deformation.weight_volume import NEIGHBOURS, SWEEPS, build_weight_volume, lattice, volume_box
 from implicit_branch.teacher import Teacher
 
 
@@ -143,11 +143,11 @@ def test_smoothing_is_the_six_neighbour_average(body: CanonicalBody):
     """Fails when a neighbour is counted twice or a sweep reads what it has already changed."""
     box = volume_box(body.vertices)
     nodes = lattice(box, 0.1)
-    distance, index = torch.cdist(nodes.reshape(-1, 3), body.vertices).topk(30, largest=False)
+    distance, index = torch.cdist(nodes.reshape(-1, 3), body.vertices).topk(NEIGHBOURS, largest=False)
     share = 1 / distance.clamp(1e-4, 1)
     share = share / share.sum(1, keepdim=True)
     volume = (share[..., None] * body.weights[index]).sum(1).reshape(*nodes.shape[:3], -1)
-    for _ in range(max(1, round(30 * (0.016 / 0.1) ** 2))):
+    for _ in range(max(1, round(SWEEPS * (0.016 / 0.1) ** 2))):
         padded, inner = volume.clone(), (slice(1, -1),) * 3
         total = sum(padded.roll(step, axis) for axis in range(3) for step in (-1, 1))
         volume[inner] = 0.7 * padded[inner] + 0.05 * total[inner]

@@ -197,9 +197,8 @@ def training_figures(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name.replace("relit", "train"): means[name] for name in RELIT}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """What says which capture a benchmark looks at, and how."""
     parser.add_argument("--data", type=Path, required=True, help="folder in the RANA layout, with train_p1/ and test/")
     parser.add_argument("--subject", default="subject_00", help="folder below train_p1/ and test/")
     parser.add_argument("--gender", default="male", help="of the body model")
@@ -207,10 +206,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(540, 540), help="height and width of the images")
     parser.add_argument("--downscale", type=float, default=2.0, help="of the camera of the distillation avatar")
     parser.add_argument("--every", type=int, default=1, help="measure every n-th frame")
+    parser.add_argument("overrides", nargs="*", help="configuration overrides for every stage, after `--`")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_subject(parser)
     parser.add_argument("--samples", type=int, default=256, help="Monte-Carlo samples of the teacher's relit pixels")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES, help="what to run")
     parser.add_argument("--output", type=Path, default=Path("exp/quality"), help="folder of all results")
-    parser.add_argument("overrides", nargs="*", help="configuration overrides for every stage, after `--`")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_float32_matmul_precision("high")

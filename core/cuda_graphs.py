@@ -25,14 +25,20 @@ def beside(stream: Any) -> Iterator[None]:
 def recording(graph: Any, *, pool: Any = None, stream: Any = None) -> Iterator[None]:
     """Record into ``graph`` (torch.cuda.CUDAGraph) what is launched inside, on ``stream``, with memory of ``pool``.
 
-    Python's garbage collector rests meanwhile: to free another graph or its memory would end the recording.
+    Python's garbage collector rests meanwhile: to free another graph or its memory would end the recording. Unlike
+    ``torch.cuda.graph`` this neither collects garbage before nor empties the cache of memory, which a training that
+    records again and again would spend most of its time on.
     """
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
+    torch.cuda.synchronize()
     try:
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
-            yield
+        with torch.cuda.stream(stream or torch.cuda.Stream()):
+            graph.capture_begin(**({} if pool is None else {"pool": pool}))
+            try:
+                yield
+            finally:
+                graph.capture_end()
     finally:
         if collects:
             gc.enable()

@@ -102,7 +102,8 @@ class PointTargets:
         slope = sample.normal * near
         offset = (sample.sdf[:, None] * near / 3) - slope * points
         zero = torch.zeros_like(sample.sdf)
-        return _Known(offset, slope, zero, sample.normal, sample.albedo, sample.roughness, sample.metallic)
+        said = (sample.normal, sample.albedo, sample.roughness, sample.metallic)
+        return _Known(offset, slope, zero, *(values.contiguous() for values in said))
 
 
 @torch.no_grad()

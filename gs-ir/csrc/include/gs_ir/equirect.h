@@ -24,12 +24,20 @@ GS_IR_HD Vec3<T> equirect_texel(const EquirectImage<T>& image, int32_t row, int3
     return load3(image.texels + 3 * (int64_t(inner) * image.width + column));
 }
 
-// Bilinear radiance along a direction of any length.
+// Where a direction of any length lies in an image whose sides are 1.
 template <typename T>
-GS_IR_HD Vec3<T> sample_equirect(const EquirectImage<T>& image, Vec3<T> d) {
-    const T u = std::atan2(d.x, d.z) * T(0.5 / kPi) + T(0.5);
-    const T v = std::atan2(d.y, std::sqrt(d.x * d.x + d.z * d.z)) * T(1 / kPi) + T(0.5);
-    const T x = u * T(image.width) - T(0.5), y = v * T(image.height) - T(0.5);
+struct EquirectPlace {
+    T u, v;
+
+    GS_IR_HD explicit EquirectPlace(Vec3<T> d)
+        : u(std::atan2(d.x, d.z) * T(0.5 / kPi) + T(0.5)),
+          v(std::atan2(d.y, std::sqrt(d.x * d.x + d.z * d.z)) * T(1 / kPi) + T(0.5)) {}
+};
+
+// Bilinear radiance at a place.
+template <typename T>
+GS_IR_HD Vec3<T> sample_equirect(const EquirectImage<T>& image, EquirectPlace<T> at) {
+    const T x = at.u * T(image.width) - T(0.5), y = at.v * T(image.height) - T(0.5);
     const int32_t left = clamp<int32_t>(int32_t(std::floor(x)), -1, image.width - 1);
     const int32_t top = clamp<int32_t>(int32_t(std::floor(y)), -1, image.height - 1);
     const T fx = x - T(left), fy = y - T(top);
@@ -37,6 +45,12 @@ GS_IR_HD Vec3<T> sample_equirect(const EquirectImage<T>& image, Vec3<T> d) {
     const Vec3<T> lower =
         equirect_texel(image, top + 1, left) * (T(1) - fx) + equirect_texel(image, top + 1, left + 1) * fx;
     return upper * (T(1) - fy) + lower * fy;
+}
+
+// Bilinear radiance along a direction of any length.
+template <typename T>
+GS_IR_HD Vec3<T> sample_equirect(const EquirectImage<T>& image, Vec3<T> d) {
+    return sample_equirect(image, EquirectPlace<T>(d));
 }
 
 // Texel `index` of a cube map: the mean of samples x samples lookups, weighted by `solid_angles`

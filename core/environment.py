@@ -5,13 +5,14 @@ Orientation (see :mod:`gs_ir.equirect`): top row up = world -y, centre column +z
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import pi
+from math import cos, pi, sin
 
 import torch
 from torch import Tensor
 
 from core.errors import InputError
 from gs_ir.equirect import direction_to_uv, row_solid_angles, sample_equirect, texel_uv, uv_to_direction
+from gs_ir.scattering import FarLight
 
 __all__ = ["EnvironmentMap", "direction_to_uv", "rotate_about_y", "texel_directions", "uv_to_direction"]
 
@@ -88,6 +89,13 @@ class EnvironmentMap:
             (place * size).long().clamp(0, size - 1) for place, size in zip(places, density.shape[::-1], strict=True)
         )
         return density[row, column].to(directions.dtype)
+
+    def far_light(self) -> FarLight:
+        """The light as kernels read it. No gradient."""
+        cells = self._distribution
+        cosine, sine = cos(self.angle), sin(self.angle)
+        tensors = [self.image.detach().contiguous(), cells.row_cdf, cells.column_cdf, cells.density]
+        return FarLight(tensors, (cosine, 0, -sine, 0, 1, 0, sine, 0, cosine))
 
     def _image_uv(self, directions: Tensor) -> Tensor:
         if self.angle == 0:

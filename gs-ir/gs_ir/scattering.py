@@ -67,8 +67,8 @@ class FarLight:
     """A light at infinity as the kernels read it."""
 
     tensors: list[Tensor]
-    """A map: image [H, W, 3] of :mod:`gs_ir.equirect`, cumulative energy of its rows [H] and, in each row, of its texels
-    [H W] with the row's number added (both float64), density of each texel [H, W] per solid angle.
+    """A map: image [H, W, 3] of :mod:`gs_ir.equirect`, cumulative energy of its rows [H] and, in each row, of its
+    texels [H W] with the row's number added (both float64), density of each texel [H, W] per solid angle.
     Gaussians: lobes [L, 8] of unit axis, sharpness, amplitude [3], share of the energy over the lobe's integral; and
     cumulative shares [L]."""
     light_from_world: tuple[float, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -105,7 +105,7 @@ class ScatterRays:
 
 
 def surface_rows(normal: Tensor, albedo: Tensor, roughness: Tensor, metallic: Tensor) -> Tensor:
-    """[S, 8] of unit world ``normal`` [S, 3], ``albedo`` [S, 3] linear, perceptual ``roughness`` [S], ``metallic`` [S]."""
+    """[S, 8] of unit ``normal`` [S, 3], linear ``albedo`` [S, 3], perceptual ``roughness`` [S], ``metallic`` [S]."""
     return torch.cat([normal, albedo, roughness[:, None], metallic[:, None]], -1)
 
 

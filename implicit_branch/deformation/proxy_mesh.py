@@ -124,7 +124,8 @@ class ProxyTracer:
         return self._tree.faces
 
     def _moved(self, origins: Tensor, directions: Tensor, frame_index: Tensor) -> tuple[Tensor, Tensor]:
-        return origins + self._moves[frame_index], directions
+        moves = self._moves if len(self._moves) == 1 else self._moves[frame_index]
+        return origins + moves, directions
 
     @cached_property
     def _tree(self) -> TriangleBvh:

@@ -1,6 +1,7 @@
 """Environment lights of the teacher. All are linear radiance over unit world directions."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +14,12 @@ from core.color import luminance
 from core.environment import EnvironmentMap
 from core.images import read_hdr
 from core.rotation import frame_from_normal
+from gs_ir.scattering import FarLight
 from implicit_branch.fields.encoding import HashEncoding
 from implicit_branch.fields.mlp import relu_mlp
+
+BLENDER_FROM_WORLD = (0, -1, 0, 0, 0, -1, 1, 0, 0)
+"""Rotation, row by row, into Blender's panorama: z up, centre column +x, longitude running the other way round."""
 
 
 class Emitter(Protocol):
@@ -36,6 +41,10 @@ class Emitter(Protocol):
         """Density [N] with which :meth:`sample` returns unit ``directions`` [N, 3]. No gradient."""
         ...
 
+    def far_light(self) -> FarLight | None:
+        """The light as kernels read it, without gradient; None for one that they cannot."""
+        ...
+
 
 class LearnedLight(nn.Module):
     """A light that is a module; see :class:`Emitter`."""
@@ -55,6 +64,10 @@ class LearnedLight(nn.Module):
     def pdf(self, directions: Tensor) -> Tensor:
         """Density [N] with which :meth:`sample` returns unit ``directions`` [N, 3]. No gradient."""
         raise NotImplementedError
+
+    def far_light(self) -> FarLight | None:
+        """The light as kernels read it, without gradient; None for one that they cannot."""
+        return None
 
 
 class SphericalGaussianLight(LearnedLight):
@@ -100,6 +113,15 @@ class SphericalGaussianLight(LearnedLight):
             sharpness = self.sharpness.abs()
             cosines = directions @ functional.normalize(self.axes, dim=-1).T
             return torch.exp(sharpness * (cosines - 1)) @ (self._lobe_probability() / lobe_integral(sharpness))
+
+    @torch.no_grad()
+    def far_light(self) -> FarLight:
+        """See :class:`Emitter`."""
+        axes, sharpness = functional.normalize(self.axes, dim=-1), self.sharpness.abs()
+        share = self._lobe_probability()
+        density = share / lobe_integral(sharpness)
+        lobes = torch.cat([axes, sharpness[:, None], self.amplitudes.abs(), density[:, None]], 1)
+        return FarLight([lobes, share.cumsum(0)])
 
     def _lobe_probability(self) -> Tensor:
         energy = luminance(self.amplitudes.abs()) * lobe_integral(self.sharpness.abs())
@@ -167,8 +189,14 @@ class TextureLight(LearnedLight):
         with torch.no_grad():
             return self.map().pdf(self._to_map(directions))
 
+    @torch.no_grad()
+    def far_light(self) -> FarLight:
+        """See :class:`Emitter`."""
+        light = self.map().far_light()
+        return replace(light, light_from_world=BLENDER_FROM_WORLD) if self.blender else light
+
     def _to_map(self, directions: Tensor) -> Tensor:
-        # Blender's panorama: z up, centre column +x, longitude running the other way round.
+        # BLENDER_FROM_WORLD
         if not self.blender:
             return directions
         x, y, z = directions.unbind(-1)

@@ -1,6 +1,8 @@
 """Whole images of the teacher: everything that a frame of the distillation avatar consists of."""
 
+import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,8 +23,12 @@ from implicit_branch.settings import ShadingSettings
 from implicit_branch.teacher import Teacher
 
 ALPHA_FLOOR = 1e-4
-GPU_CHUNKS = 16
-"""How many times more rays are evaluated at once on a GPU, which chunks that suit a CPU leave idle."""
+GPU_CHUNKS, GPU_DRAWS = 32, 64
+"""How many times more rays, and secondary rays, are evaluated at once on a GPU: chunks for a CPU leave it idle.
+
+An image of a body then takes a handful of chunks, for whose lists the host waits."""
+TILE = 4, 8
+"""Rows and columns of rays that stand together, so that those which a GPU's threads trace side by side are alike."""
 
 
 class FrameMaps(NamedTuple):
@@ -124,9 +130,9 @@ def render_frame(
     space = teacher.pose_space(BodyPose(pose.global_orient[None], pose.body_pose[None], pose.transl[None]))
     tracer, rays = teacher.tracer(space), RayBundle.of_camera(detailed)
     generator = torch.Generator(rays.origins.device).manual_seed(seed)
-    met = rays_near(rays, space, teacher.sampling)
-    chunk = min(teacher.settings.ray_chunk, shading.chunk // shading.samples_per_pixel)
-    chunk = max(1, chunk * (GPU_CHUNKS if rays.origins.is_cuda else 1))
+    order = _in_tiles(detailed.height, detailed.width, rays.origins.device)
+    met = order[rays_near(rays, space, teacher.sampling)[order]]
+    chunk = _chunk(len(met), teacher.settings.ray_chunk, shading, on_gpu=rays.origins.is_cuda)
     sums = rays.origins.new_zeros(len(rays), sum(width or 1 for width in CHANNELS.values()))
     with teacher.fields.weights_once():
         for rows in met.split(chunk):
@@ -139,14 +145,31 @@ def render_frame(
     return _divided(FrameMaps(**maps, background=background))
 
 
+def _chunk(rays: int, ray_chunk: int, shading: ShadingSettings, *, on_gpu: bool) -> int:
+    """How many of ``rays`` are evaluated at once: whole warps, and chunks of like size."""
+    draws = shading.chunk // shading.samples_per_pixel
+    most = max(1, min(ray_chunk * GPU_CHUNKS, draws * GPU_DRAWS) if on_gpu else min(ray_chunk, draws))
+    even = rays // -(-rays // most) if rays else 1
+    return min(most, math.prod(TILE) * (even // math.prod(TILE) + 1))
+
+
+@lru_cache(maxsize=4)
+def _in_tiles(height: int, width: int, device: torch.device) -> Tensor:
+    """Numbers [H W] of an image's pixels, one ``TILE`` after the other."""
+    with torch.inference_mode(False):
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        tile = rows // TILE[0] * width + columns // TILE[1]
+        return tile.flatten().argsort(stable=True).to(device)
+
+
 def rays_near(rays: RayBundle, space: PosedSpace, sampling: PrimarySampling) -> Tensor:
-    """Indices [n] of the rays that come near the body: most rays of an image do not."""
+    """Which rays come near the body, [R] bool: most of an image do not."""
     jitter = rays.origins.new_full((len(rays),), 0.5)
     grid = space.seeds
     samples = march(
         rays.origins, rays.directions, grid.counts, grid.boxes, rays.frame_index, step=sampling.step, jitter=jitter
     )
-    return (samples.packed_info[:, 1] > 0).nonzero()[:, 0]
+    return samples.packed_info[:, 1] > 0
 
 
 def _divided(sums: FrameMaps) -> FrameMaps:

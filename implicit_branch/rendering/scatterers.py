@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from core import brdf
+from gs_ir.scattering import Strategy
 from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import Emitter
 
@@ -62,3 +63,11 @@ def multiple_importance(
 
 
 SCATTERERS = {"uniform_light": uniform_light, "light": emitter, "mats": materials, "mis": multiple_importance}
+
+STRATEGIES = {
+    "uniform_light": Strategy.COSINE,
+    "light": Strategy.LIGHT,
+    "mats": Strategy.MATERIAL,
+    "mis": Strategy.MIXTURE,
+}
+"""What the kernels call them."""

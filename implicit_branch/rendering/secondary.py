@@ -1,16 +1,17 @@
 """What light arrives at surface points: visibility of the environment, and light that the body itself returns."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from core import brdf
-from gs_ir.bvh import Hits
+from gs_ir.scattering import FarLight, Strategy, scatter_once, surface_at_hits, surface_rows
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.fields.fields import Fields
+from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import Emitter
 from implicit_branch.rendering.scatterers import multiple_importance
 from implicit_branch.sampling.lists import EXACT, Lists
@@ -77,14 +78,30 @@ class RelitBounce:
 
     def __call__(self, hit: SurfaceHit) -> Tensor:
         """Single-scattered light; what is reflected more often is left out."""
+        material, light = self.fields.materials_at(hit.canonical), self.light.far_light()
+        draw = self._by_operators if light is None else partial(self._by_kernel, light)
+        direction, scattered = draw(hit, material)
+        origin = torch.add(hit.world, hit.normal, alpha=OFFSET)
+        visible = self.tracer.visible(origin, direction, hit.frame, near=self.near, far=self.far)
+        return scattered * visible[:, None]
+
+    def _by_kernel(self, light: FarLight, hit: SurfaceHit, material: Material) -> tuple[Tensor, Tensor]:
+        """A direction [N, 3] of each hit and the radiance [N, 3] scattered if nothing is between."""
+        surface, seed = surface_rows(hit.normal, *material), draw_seed(self.generator, hit.world.device)
+        return scatter_once(surface, hit.view_dir, light, strategy=Strategy.MIXTURE, seed=seed)
+
+    def _by_operators(self, hit: SurfaceHit, material: Material) -> tuple[Tensor, Tensor]:
+        """The same for lights that kernels cannot read."""
         shape = (len(hit.world), 3)
         uniforms = torch.rand(shape, generator=self.generator, device=hit.world.device, dtype=hit.world.dtype)
-        material = self.fields.materials_at(hit.canonical)
         direction, density = multiple_importance(hit.normal, hit.view_dir, material, self.light, uniforms)
-        origin = hit.world + OFFSET * hit.normal
-        visible = self.tracer.visible(origin, direction, hit.frame, near=self.near, far=self.far)
         scattered = brdf.eval_cosine(hit.normal, hit.view_dir, direction, *material)
-        return scattered * self.light.radiance(direction) * (visible / density.clamp_min(1e-6))[:, None]
+        return direction, scattered * self.light.radiance(direction) / density.clamp_min(1e-6)[:, None]
+
+
+def draw_seed(generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """[1] int64 on ``device``, a seed for the kernels' own random numbers."""
+    return torch.randint(2**62, (1,), generator=generator, device=device)
 
 
 @torch.no_grad()
@@ -118,21 +135,9 @@ def trace(
         return tracer.visible(origins, directions, frame_index, near=near, far=far), None
     hits = tracer.first_hit(origins, directions, frame_index, near=near, far=far)
     rows, used = lists.select("hits", hits.face >= 0)
-    arriving = bounce(_surface(tracer, hits, rows, directions, frame_index))
+    mesh = {"faces": tracer.faces, "vertices": tracer.vertices.flatten(0, 1), "canonical": tracer.mesh.vertices}
+    # Of a row that is unused, a place of no meaning.
+    arriving = bounce(SurfaceHit(*surface_at_hits(rows, hits, directions, **mesh), frame_index[rows]))
     if used is not None:
         arriving = arriving * used[:, None]
-    return hits.face < 0, torch.zeros_like(origins).index_add(0, rows, arriving)
-
-
-def _surface(tracer: ProxyTracer, hits: Hits, rows: Tensor, directions: Tensor, frame_index: Tensor) -> SurfaceHit:
-    """The hits ``rows``; a ray among them that missed gets a place of no meaning."""
-    face = hits.face[rows].clamp_min(0)
-    second, third = hits.barycentric[rows].unbind(-1)
-    weights = torch.stack([1 - second - third, second, third], -1)[..., None]
-    corners = tracer.faces[face]
-    posed = tracer.vertices.flatten(0, 1)[corners]
-    canonical = tracer.mesh.vertices[corners % len(tracer.mesh.vertices)]
-    normal = normalize(torch.linalg.cross(posed[:, 1] - posed[:, 0], posed[:, 2] - posed[:, 0]), dim=-1)
-    view_dir = -directions[rows]
-    normal = torch.where((normal * view_dir).sum(-1, keepdim=True) < 0, -normal, normal)
-    return SurfaceHit((canonical * weights).sum(1), (posed * weights).sum(1), normal, view_dir, frame_index[rows])
+    return hits.face < 0, torch.zeros_like(origins).index_add_(0, rows, arriving)

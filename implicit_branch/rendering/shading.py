@@ -8,11 +8,12 @@ from torch import Tensor
 from core import brdf
 from gs_ir.marching import resample
 from gs_ir.packed import accumulate
+from gs_ir.scattering import FarLight, draw_scatter_points, gather_scattered, scatter_rays, surface_rows
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
 from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import Emitter
-from implicit_branch.rendering.scatterers import SCATTERERS
-from implicit_branch.rendering.secondary import OFFSET, Bounce, trace
+from implicit_branch.rendering.scatterers import SCATTERERS, STRATEGIES
+from implicit_branch.rendering.secondary import OFFSET, Bounce, draw_seed, trace
 from implicit_branch.rendering.volume import FieldSamples
 from implicit_branch.sampling.directions import stratified_uniforms
 from implicit_branch.sampling.lists import EXACT, Lists
@@ -69,6 +70,8 @@ def shade(
 
     Scattering points are drawn along each ray from its compositing weights, one light direction per point. Gradients
     reach weights, normals, materials and the light; depths, directions, visibility and bounced light carry none.
+    Where no gradient is asked for, and the light is one that they read, kernels of few launches do the same with other
+    random numbers.
 
     Args:
         rays: R rays.
@@ -81,6 +84,12 @@ def shade(
         generator: of the directions; None repeats the same ones for every pixel.
         lists: how scattering points and hits are listed.
     """
+    read = None if torch.is_grad_enabled() or generator is None else light.far_light()
+    if read is not None and generator is not None:
+        table = surface_rows(samples.normal, *material)
+        return _shade_without_gradient(
+            rays, samples, table, read, tracer=tracer, settings=settings, bounce=bounce, generator=generator
+        )
     count = settings.samples_per_pixel
     draws = draw_points(rays, samples, count, tracer, lists)
     uniforms = _uniforms(len(rays), count, generator, rays.origins).flatten(0, 1)[draws.row]
@@ -106,6 +115,32 @@ def shade(
     open_share = share * diffuse * visible[:, None]
     summed = radiance.new_zeros(len(rays), 7)
     summed = summed.index_add(0, draws.ray, torch.cat([radiance, demodulated, open_share], -1))
+    return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
+
+
+def _shade_without_gradient(
+    rays: RayBundle,
+    samples: FieldSamples,
+    surface: Tensor,
+    light: FarLight,
+    *,
+    tracer: ProxyTracer,
+    settings: ShadingSettings,
+    bounce: Bounce | None,
+    generator: torch.Generator,
+) -> Shaded:
+    """:func:`shade` of samples with rows ``surface`` [S, 8]. Its secondary rays lie draw by draw."""
+    count = settings.samples_per_pixel
+    points = draw_scatter_points(samples.intervals, samples.weights, first_depth(rays, tracer), count)
+    drawn = scatter_rays(
+        rays.origins, rays.directions, points, surface, light, strategy=STRATEGIES[settings.render_mode],
+        offset=OFFSET, seed=draw_seed(generator, rays.origins.device),
+    )  # fmt: skip
+    frames = rays.frame_index.repeat(count)
+    visible, indirect = trace(
+        tracer, drawn.origins, drawn.directions, frames, near=settings.near, far=settings.far, bounce=bounce
+    )
+    summed = gather_scattered(rays.directions, points, surface, light, drawn, visible=visible, indirect=indirect)
     return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
 
 

@@ -48,7 +48,7 @@ def far_light(name: str, dtype: torch.dtype) -> FarLight:
 
 
 def ray_samples(rays: int, dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """Fields of intervals with gaps, weights that sum to less or more than one, and depth limits; some rays are empty."""
+    """Fields of intervals with gaps, weights that sum to less or more than one, depth limits; some rays are empty."""
     generator = torch.Generator().manual_seed(rays)
     packed_info = pack(torch.randint(0, 12, (rays,), generator=generator))
     total = int(packed_info[:, 1].sum())

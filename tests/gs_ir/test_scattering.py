@@ -64,7 +64,9 @@ def test_points(rays, draws, dtype):
     found = agree & (interval >= 0)
     close = {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(points.depth[found], depth.minimum(limit)[found], **close)
-    shared = torch.zeros_like(weights).index_add(0, points.rows[points.rows >= 0].long(), points.share[points.rows >= 0])
+    shared = torch.zeros_like(weights).index_add(
+        0, points.rows[points.rows >= 0].long(), points.share[points.rows >= 0]
+    )
     torch.testing.assert_close(shared, torch.where(shared > 0, weights, 0), **close)
     assert (points.share[points.rows < 0] == 0).all()
     if dtype == torch.float64:
@@ -88,9 +90,7 @@ def test_rays_and_their_sums(draws, strategy, light):
         generator = torch.Generator().manual_seed(1)
         visible = torch.rand(points.rows.numel(), generator=generator) < 0.6
         for indirect in (None, torch.rand(points.rows.numel(), 3, generator=generator, dtype=torch.float64)):
-            found = gather_scattered(
-                directions, points, surface, source, drawn, visible=visible, indirect=indirect
-            )
+            found = gather_scattered(directions, points, surface, source, drawn, visible=visible, indirect=indirect)
             where = points.rows, points.share, surface, *source.arguments
             sums = reference.gather_scattered(directions, *where, [*expected[1:]], visible, indirect)
             torch.testing.assert_close(found, sums, **EXACT)

@@ -12,7 +12,7 @@ from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import TextureLight
 from implicit_branch.rendering.frame import Illumination, render_frame
 from implicit_branch.rendering.scatterers import SCATTERERS
-from implicit_branch.rendering.secondary import OFFSET, LearnedBounce, trace
+from implicit_branch.rendering.secondary import OFFSET, LearnedBounce, RelitBounce, trace
 from implicit_branch.rendering.shading import shade
 from implicit_branch.rendering.volume import render_rays
 from implicit_branch.sampling.rays import RayBundle
@@ -159,3 +159,41 @@ def test_relit_frame_shows_its_light(teacher: Teacher, bent_pose: BodyPose, came
         twice.texture.copy_(light.texture).mul_(2)
     brighter = render_frame(teacher, pose, camera, replace(illumination, light=twice)).shaded
     assert float(brighter.sum() / plain.shaded.sum()) == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize("bounced", [False, True])
+@pytest.mark.parametrize("mode", list(SCATTERERS))
+@pytest.mark.parametrize("lighting", ["map", "gaussians"])
+def test_kernels_and_operators_have_the_same_mean(teacher: Teacher, scene, lighting, mode, bounced):
+    """Fails when the kernels that draw images estimate something else than the differentiable operators.
+
+    Means over independent images, 4.5 standard errors; the noise of the kernels is at most that of the operators (1.3
+    times: a standard deviation is known to a fifth; found 0.7 to 1.15).
+    """
+    rays, space, _, rendered = scene
+    torch.manual_seed(3)
+    light = teacher.light
+    if lighting == "map":
+        light = TextureLight(base_res=8)
+        with torch.no_grad():
+            light.texture.copy_(4 * torch.rand(8, 8, 3) ** 4)
+    material = _uniform_material(rendered.samples, 0.5, 0.4, 0.3)
+    bounce = RelitBounce(teacher.fields, light, teacher.tracer(space), near=0.004, far=1.5) if bounced else None
+    settings = replace(teacher.settings.shading, render_mode=mode, samples_per_pixel=16)
+    images: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    for seed in range(16):
+        for differentiable, found in images.items():
+            torch.manual_seed(seed)
+            with torch.set_grad_enabled(differentiable):
+                shaded = shade(
+                    rays, rendered.samples, material, light, tracer=teacher.tracer(space), settings=settings,
+                    bounce=bounce, generator=torch.Generator().manual_seed(seed),
+                )  # fmt: skip
+            found.append(torch.cat([shaded.radiance, shaded.demodulated, shaded.visibility[:, None]], 1).detach())
+    operators, kernels = (torch.stack(images[key])[:, rendered.alpha > 0.9] for key in (True, False))
+    means, errors = zip(
+        *((x.mean((0, 1)), x.mean(1).std(0) / len(x) ** 0.5) for x in (operators, kernels)), strict=True
+    )
+    assert ((means[0] - means[1]).abs() <= 4.5 * (errors[0] ** 2 + errors[1] ** 2).sqrt() + 1e-6).all()
+    spread = [x.var(0).mean(0).sqrt() for x in (operators, kernels)]
+    assert (spread[1] <= 1.3 * spread[0] + 1e-6).all()

@@ -8,8 +8,7 @@ _LOW = 0xFFFFFFFF
 
 def philox(c0: Tensor, c1: Tensor | int, c2: int, key: Tensor) -> list[Tensor]:
     """Philox4x32-10 (Salmon et al. 2011) of counters (c0, c1, c2, 0) [N] under ``key`` [] int64: four words [N]."""
-    c0, c1 = torch.broadcast_tensors(c0, torch.as_tensor(c1, device=c0.device))
-    words = [c0, c1, torch.full_like(c0, c2), torch.zeros_like(c0)]
+    words: list[Tensor] = [c0, torch.zeros_like(c0) + c1, torch.full_like(c0, c2), torch.zeros_like(c0)]
     k0, k1 = key & _LOW, (key >> 32) & _LOW
     for _ in range(10):
         (high_a, low_a), (high_b, low_b) = _product(0xD2511F53, words[0]), _product(0xCD9E8D57, words[2])

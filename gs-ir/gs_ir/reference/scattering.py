@@ -29,7 +29,7 @@ def scatter_points(
     return interval.T.to(torch.int32).contiguous(), depth.T.contiguous(), share.T.contiguous()
 
 
-def scatter_rays(
+def scatter_rays(  # noqa: PLR0917 - the order of the operator's arguments
     origins: Tensor,
     directions: Tensor,
     rows: Tensor,
@@ -43,7 +43,9 @@ def scatter_rays(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Origins and directions [K R, 3] and densities [K R] of the drawn rays; direction zero where there is none."""
     draws, rays = rows.shape
-    k, ray = (x.flatten() for x in torch.meshgrid(*(torch.arange(n, device=rows.device) for n in rows.shape), indexing="ij"))
+    k, ray = (
+        x.flatten() for x in torch.meshgrid(*(torch.arange(n, device=rows.device) for n in rows.shape), indexing="ij")
+    )
     u0, u1, u2, by_light = _stratified(strategy, seed[0], ray, k, draws, origins.dtype)
     found = rows.flatten() >= 0
     from_, along = torch.zeros(2, len(ray), 3, dtype=origins.dtype, device=origins.device)
@@ -55,7 +57,7 @@ def scatter_rays(
     return from_, along, density
 
 
-def gather_scattered(
+def gather_scattered(  # noqa: PLR0917 - the order of the operator's arguments
     directions: Tensor,
     rows: Tensor,
     share: Tensor,
@@ -105,7 +107,7 @@ def scatter_once(
     return directions, scattered * radiance(light, light_from_world, directions) / density[:, None]
 
 
-def surface_at_hits(
+def surface_at_hits(  # noqa: PLR0917 - the order of the operator's arguments
     hits: Tensor,
     face: Tensor,
     barycentric: Tensor,
@@ -204,12 +206,12 @@ def sample(light: list[Tensor], light_from_world: list[float], u0: Tensor, u1: T
     if len(light) == 2:
         lobes, cumulative = light
         lobe = lobes[torch.searchsorted(cumulative, u0.contiguous()).clamp_max(len(lobes) - 1)]
-        height = 1 + torch.log1p(u1 * torch.expm1(-2 * lobe[:, 3])) / lobe[:, 3]
-        return microfacet.to_world(lobe[:, :3], microfacet.at_height(height, u2))
+        cosine = 1 + torch.log1p(u1 * torch.expm1(-2 * lobe[:, 3])) / lobe[:, 3]
+        return microfacet.to_world(lobe[:, :3], microfacet.at_height(cosine, u2))
     _, row_cdf, column_cdf, density = light
     height, width = density.shape
     row, down = _invert(row_cdf[None], torch.zeros_like(u0).long(), u0)
-    column, across = _invert(column_cdf.reshape(height, width), row, u1)
+    column, across = _invert(column_cdf.reshape(density.shape), row, u1)
     edges = -torch.cos(pi * torch.stack([row, row + 1]).double() / height)
     y, longitude = torch.lerp(edges[0], edges[1], down), 2 * pi * ((column + across) / width - 0.5)
     radius = (1 - y * y).clamp_min(0).sqrt()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from core.spherical_harmonics import eval_basis, eval_basis_cubic
+from gs_ir.normals import reflected_harmonics
 from implicit_branch.fields.encoding import HashEncoding
 from implicit_branch.fields.mlp import relu_mlp, relu_mlp_of_parts
 
@@ -46,8 +47,13 @@ class RadianceField(nn.Module):
             normal: [N, 3] unit, world.
             view_dir: [N, 3] unit, world, from the surface to the eye.
         """
+        parts = appearance, geometry, self._basis(normal, view_dir), normal
+        return torch.sigmoid(relu_mlp_of_parts(self.network, parts, fused=self.half_precision))
+
+    def _basis(self, normal: Tensor, view_dir: Tensor) -> Tensor:
+        """[N, sh_bands**2] along the reflected direction."""
+        if self.sh_bands == 4 and not torch.is_grad_enabled():
+            return reflected_harmonics(normal, view_dir)
         reflected = torch.addcmul(-view_dir, normal, (normal * view_dir).sum(-1, keepdim=True), value=2)
         # Up to band 3 there is a way of few operators.
-        basis = (eval_basis_cubic if self.sh_bands <= 4 else eval_basis)(reflected, self.sh_bands - 1)
-        parts = appearance, geometry, basis, normal
-        return torch.sigmoid(relu_mlp_of_parts(self.network, parts, fused=self.half_precision))
+        return (eval_basis_cubic if self.sh_bands <= 4 else eval_basis)(reflected, self.sh_bands - 1)

@@ -14,7 +14,8 @@ from implicit_branch.rendering.frame import Illumination, render_frame
 from implicit_branch.rendering.scatterers import SCATTERERS
 from implicit_branch.rendering.secondary import OFFSET, LearnedBounce, RelitBounce, trace
 from implicit_branch.rendering.shading import shade
-from implicit_branch.rendering.volume import render_rays
+from implicit_branch.rendering.volume import render_rays, sample_layers
+from implicit_branch.sampling.lists import Lists
 from implicit_branch.sampling.rays import RayBundle
 from implicit_branch.teacher import Teacher
 
@@ -114,6 +115,24 @@ def _with_own_proxy(teacher: Teacher):
         proxy = teacher.canonical_mesh(160)
 
     return Own()
+
+
+def test_known_layers_are_the_right_ones(teacher: Teacher, scene):
+    """Fails when an interval that a round did not cut gets another's layer: all must be as if sought anew."""
+    rays, space, _, rendered = scene
+    with torch.no_grad():
+        again = render_rays(teacher.fields, rays, space, teacher.sampling, lists=Lists())
+        jitter = torch.full_like(rays.origins[:, 0], 0.5)
+        samples, layer = sample_layers(teacher.fields, rays, space, replace(teacher.sampling, rounds=2), jitter)
+        points = rays.at(samples.ray_indices, samples.midpoints)
+        expected = teacher.fields.layer(points, rays.frame_index[samples.ray_indices], space)
+    assert again.samples.intervals.packed_info.equal(rendered.samples.intervals.packed_info)
+    for found, other in zip(rendered[:4], again[:4], strict=True):
+        torch.testing.assert_close(found, other, rtol=1e-4, atol=1e-5)
+    for found, other in zip(layer, expected, strict=True):
+        torch.testing.assert_close(found, other, rtol=1e-4, atol=1e-5)
+    nothing, empty = sample_layers(teacher.fields, rays[:0], space, teacher.sampling, jitter[:0])
+    assert len(nothing.t_starts) == len(empty.sdf) == 0
 
 
 def test_bounce_only_adds_light(teacher: Teacher, scene):

@@ -148,6 +148,7 @@ ABLATIONS = {
     "position": Ablation(
         "no position loss (the published one has no gradient: its target moves along)", (NO_POSITION,)
     ),
+    "position_weak": Ablation("a tenth of the position loss", ("explicit_branch.opt.lambda_pos_distill=0.1",)),
     "materials": Ablation("materials start constant, not as the teacher's", changes=(start_constant,)),
     "unoccluded": Ablation("no occlusion in training", ("explicit_branch.train_occlusion=none",)),
     "directional": Ablation("directional occlusion in training", ("explicit_branch.train_occlusion=directional",)),
@@ -163,6 +164,8 @@ ABLATIONS = {
         "opacity not scaled with the footprint, no supersampling",
         ("explicit_branch.raster={min_size: 0, opacity_rule: published}",),
     ),
+    "clones": Ablation("published densification", ("explicit_branch.opt.densify_rule=published",)),
+    "undensified": Ablation("no densification", ("explicit_branch.opt.densify_until_iter=0",)),
     "numbers": Ablation("all published weights, rates and raster rules", PUBLISHED_NUMBERS),
     "published": Ablation(
         "all of the published choices together",
@@ -176,10 +179,11 @@ ABLATIONS = {
 def train(subject: Subject, name: str) -> tuple[Avatar, float]:
     """The student of ablation ``name``, and the seconds that its training took."""
     ablation, folder, device = ABLATIONS[name], subject.folder / "ablations" / name, compute_device()
-    config = subject.chain.compose(
+    # Last, so that no option of the command line takes the place of what is compared.
+    chain = replace(subject.chain, overrides=[*subject.chain.overrides, *ablation.overrides])
+    config = chain.compose(
         "launch_rana.py", "training_mode=distill", *subject.training, *subject.student,
-        f"explicit_branch.occ_dir={subject.folder / 'student'}", *ablation.overrides,
-        f"explicit_branch.exp_dir={folder}",
+        f"explicit_branch.occ_dir={subject.folder / 'student'}", f"explicit_branch.exp_dir={folder}",
     )  # fmt: skip
     teacher = trained_teacher(config, explicit_frames(config, "train"), device)
     trainer = build_trainer(config, ablation.teacher(teacher), device)

@@ -39,6 +39,13 @@ class Observation:
     """[3, 3] takes world normals, as rows, to the OpenGL camera axes of the maps."""
 
     @cached_property
+    def pixel_size(self) -> Tensor:
+        """[] metres that a pixel shows at the body's distance."""
+        camera = self.frame.camera
+        depth = camera.camera_from_world[2, :3] @ self.frame.pose.transl + camera.camera_from_world[2, 3]
+        return depth / camera.intrinsics[0, 0]
+
+    @cached_property
     def edges(self) -> tuple[Tensor, Tensor]:
         """exp(-mean |difference of neighbouring pixels|) inside the mask, down [H - 1, W] and right [H, W - 1]."""
         image, mask = _image_and_mask(self.frame)

@@ -86,6 +86,10 @@ class TrainingSettings:
     densify_from_iter: int = 2_000
     densify_until_iter: int = 16_000
     densification_interval: int = 100
+    densify_rule: str = "detail"
+    densify_contrast: float = 1.5
+    densify_pixels: float = 0.5
+    densify_growth: float = 4.0
     densify_grad_threshold: float = 2e-4
     percent_dense: float = 0.01
     opacity_threshold: float = 0.02

@@ -178,7 +178,7 @@ class Trainer:
                 gathering=self.light.leaves,
             )
             self.tile_capacity.report(iteration, view.capacity, outcome.instances)
-            self._observe(outcome.screen_gradient, outcome.radii)
+            self._observe(outcome, view.seen)
             terms |= dict(zip(outcome.names, outcome.values.clone().unbind(), strict=True))
         self._optimise(iteration)
         self._adapt(iteration, generator)
@@ -214,9 +214,9 @@ class Trainer:
     def _parameters(self) -> list[Tensor]:
         return [*self.avatar.surfels.parameters(), *self.network_optimiser.parameters]
 
-    def _observe(self, screen_gradient: Tensor | None, radii: Tensor) -> None:
-        if screen_gradient is not None and self.densifier.is_observing(self.iteration):
-            self.densifier.observe(screen_gradient, radii)
+    def _observe(self, outcome: Outcome, seen: Observation) -> None:
+        if outcome.screen_gradient is not None and self.densifier.is_observing(self.iteration):
+            self.densifier.observe(outcome.screen_gradient, outcome.radii, seen.pixel_size)
 
     def _schedule(self, iteration: int) -> None:
         settings = self.settings

@@ -21,6 +21,10 @@ OVERRIDES = [
     *SMALL,
     "explicit_branch.dataset.train_frames=[0,11,5]",
     "explicit_branch.opt.iterations=6",
+    "explicit_branch.opt.min_interval=1",
+    "explicit_branch.opt.densify_until_iter=16000",
+    "explicit_branch.opt.densify_pixels=0.1",
+    "explicit_branch.opt.opacity_reset_interval=null",
     "explicit_branch.raster.min_size=64",
 ]
 

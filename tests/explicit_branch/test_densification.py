@@ -1,5 +1,9 @@
 """Growing and shrinking the surfel set together with its optimiser."""
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 
 from explicit_branch.densification import Densifier, far_from
@@ -7,7 +11,11 @@ from explicit_branch.optimisation import SurfelOptimiser
 from explicit_branch.settings import TrainingSettings
 from explicit_branch.surfels import SHAPES, Surfels, raw_attributes
 
-SETTINGS = TrainingSettings(densify_from_iter=0, densify_until_iter=100, densification_interval=10, max_surfels=100)
+SETTINGS = TrainingSettings(
+    densify_from_iter=0, densify_until_iter=100, densification_interval=10, max_surfels=100, densify_rule="published"
+)
+PIXEL = torch.tensor(0.01)
+DETAIL = replace(SETTINGS, densify_rule="detail", densify_growth=1024.0, size_pruning_from_iter=1000)
 
 
 def a_set(count: int = 6, scale: float = 0.01) -> tuple[Surfels, SurfelOptimiser]:
@@ -48,12 +56,117 @@ def test_small_surfels_are_cloned_and_large_ones_split():
     densifier = Densifier(optimiser, SETTINGS)
     gradient = torch.zeros(6, 2)
     gradient[:2] = 1
-    densifier.observe(gradient, torch.full((6,), 3, dtype=torch.int32))
+    densifier.observe(gradient, torch.full((6,), 3, dtype=torch.int32), PIXEL)
     assert densifier.update(10, torch.Generator().manual_seed(0))
     # One clone more, the split parent gone, two children more.
     assert len(surfels) == 6 + 1 + 2 - 1
     largest = surfels.scales.detach().amax(-1).sort(descending=True).values
     torch.testing.assert_close(largest[:2], torch.full((2,), 0.05 / 1.6), rtol=1e-3, atol=0)
+
+
+def test_what_shows_most_error_is_halved():
+    """Fails when another row is split, a half lies elsewhere or has other properties, or what is fine grows too."""
+    surfels, optimiser = a_set()
+    with torch.no_grad():
+        surfels.log_scales[2, 1] += 0.1
+        surfels.log_scales[4] = math.log(0.0049)  # as fine as the limit, half a pixel
+        surfels.albedo_logits += torch.arange(6)[:, None]
+    before = {name: value.clone() for name, value in surfels.raw().items()}
+    densifier = Densifier(optimiser, DETAIL)
+    gradient = 0.1 * torch.ones(6, 2)
+    gradient[2], gradient[4] = 1, 2
+    densifier.observe(gradient, torch.full((6,), 3, dtype=torch.int32), PIXEL)
+    assert densifier.update(10, torch.Generator())
+    assert len(surfels) == len(densifier.views) == len(densifier.max_radii) == 7
+    kept, halves = ({k: v[rows] for k, v in surfels.raw().items()} for rows in (slice(5), slice(5, 7)))
+    for name, value in before.items():
+        assert torch.equal(kept[name], value[[0, 1, 3, 4, 5]])
+        if name not in ("positions", "log_scales"):
+            assert torch.equal(halves[name], value[[2, 2]])
+    torch.testing.assert_close(halves["positions"].mean(0), before["positions"][2])
+    apart = (halves["positions"][1] - halves["positions"][0]).norm()
+    torch.testing.assert_close(apart, before["log_scales"][2, 1].exp())
+    shrunk = before["log_scales"][2] - torch.tensor([0, math.log(1.6)])
+    torch.testing.assert_close(halves["log_scales"], shrunk.expand(2, 2))
+
+
+def test_halves_cover_what_the_whole_did():
+    """Fails when splitting opens a hole or thickens the surface, so that pictures jump: at the centre, within 3 %."""
+    one = 0.9 * math.exp(-0.5 * (0.5 * 1.6) ** 2)
+    assert 1 - (1 - one) ** 2 == pytest.approx(0.9, rel=0.03)
+
+
+def grown(factor: float = 1.0, pixels_per_metre: float = 300.0) -> tuple[int, int, bool]:
+    """Surfels in the fifth of a surface that has detail and in the rest after 60 intervals; whether growth had ended.
+
+    On five square metres of 10 x 10 surfels each; the error of a surfel goes with its size and the detail it hides.
+    """
+    along, across = torch.linspace(0.05, 4.95, 50), torch.linspace(0.05, 0.95, 10)
+    points = torch.cartesian_prod(along, across, torch.zeros(1))
+    quaternions = torch.tensor([1.0, 0, 0, 0]).expand(500, 4)
+    surfels = Surfels(raw_attributes(points, quaternions, torch.full((500,), 0.03), opacity=0.9, feature_dim=4))
+    settings = replace(DETAIL, max_surfels=10_000_000, densify_until_iter=600, densify_growth=1e6)
+    densifier = Densifier(SurfelOptimiser(surfels, dict.fromkeys(SHAPES, 1e-4)), settings)
+    changed = True
+    for turn in range(1, 61):
+        size = surfels.scales.detach().amax(-1)
+        contrast = torch.where(surfels.positions.detach()[:, 0] < 1, 10.0, 1.0)
+        gradient = factor * (size * contrast)[:, None].expand(-1, 2)
+        densifier.observe(gradient, torch.ones(len(size), dtype=torch.int32), torch.tensor(1 / pixels_per_metre))
+        changed = densifier.update(10 * turn, torch.Generator())
+    detailed = surfels.positions.detach()[:, 0] < 1
+    return int(detailed.sum()), int((~detailed).sum()), not changed
+
+
+def test_growth_follows_detail_and_ends_by_itself():
+    """Fails when growth fills any limit, spreads to where nothing is missing, or depends on the losses' weights."""
+    detailed, plain, ended = grown()
+    assert ended
+    assert plain == 400
+    assert 1000 < detailed < 10_000  # measured 6400: ten times the detail, four times as fine
+    assert grown(factor=1e-3) == grown(factor=1e3) == (detailed, plain, ended)
+
+
+def test_finer_pictures_allow_more_surfels():
+    """Fails when the number has nothing to do with what pictures can show."""
+    assert 3 < grown(pixels_per_metre=60)[0] / grown(pixels_per_metre=30)[0] < 6
+
+
+def test_the_finest_view_counts():
+    """Fails when far views make surfels look finer than the nearest one shows them."""
+    _, optimiser = a_set()
+    densifier = Densifier(optimiser, DETAIL)
+    for size in (0.02, 0.01, 0.03):
+        densifier.observe(torch.ones(6, 2), torch.ones(6, dtype=torch.int32), torch.tensor(size))
+    assert float(densifier.finest_pixel) == pytest.approx(0.01)
+
+
+def test_growth_is_spread_over_the_training():
+    """Fails when a single turn may use up what the whole training may grow."""
+    surfels, optimiser = a_set(count=50)
+    densifier = Densifier(optimiser, replace(DETAIL, densify_growth=2.0))
+    gradient = torch.zeros(50, 2)
+    gradient[:20] = 1
+    densifier.observe(gradient, torch.full((50,), 9, dtype=torch.int32), PIXEL)
+    densifier.update(10, torch.Generator())
+    assert len(surfels) == 50 + math.ceil(50 * (2**0.1 - 1))
+
+
+def test_a_set_that_stays_is_left_in_place():
+    """Fails when nothing to do still replaces parameters, which would throw away recorded steps."""
+    surfels, optimiser = a_set()
+    before = surfels.positions
+    densifier = Densifier(optimiser, DETAIL)
+    densifier.observe(torch.ones(6, 2), torch.full((6,), 9, dtype=torch.int32), PIXEL)
+    assert not densifier.update(10, torch.Generator())
+    assert surfels.positions is before
+    assert float(densifier.views.sum()) == 0
+
+
+def test_unknown_rule_is_refused():
+    """Fails when a misspelt rule silently means another one."""
+    with pytest.raises(ValueError, match="detail | published"):
+        Densifier(a_set()[1], replace(SETTINGS, densify_rule="details"))
 
 
 def test_transparent_surfels_are_pruned():
@@ -69,7 +182,7 @@ def test_room_is_respected():
     """Fails when densification grows past ``max_surfels``."""
     surfels, optimiser = a_set()
     densifier = Densifier(optimiser, TrainingSettings(**{**vars(SETTINGS), "max_surfels": 8}))
-    densifier.observe(torch.ones(6, 2), torch.full((6,), 3, dtype=torch.int32))
+    densifier.observe(torch.ones(6, 2), torch.full((6,), 3, dtype=torch.int32), PIXEL)
     densifier.update(10, torch.Generator())
     assert len(surfels) == 8
 
@@ -79,8 +192,8 @@ def test_unseen_surfels_do_not_count():
     _, optimiser = a_set()
     densifier = Densifier(optimiser, SETTINGS)
     radii = torch.tensor([3, 0, 3, 3, 3, 3], dtype=torch.int32)
-    densifier.observe(torch.ones(6, 2), radii)
-    densifier.observe(torch.zeros(6, 2), radii)
+    densifier.observe(torch.ones(6, 2), radii, PIXEL)
+    densifier.observe(torch.zeros(6, 2), radii, PIXEL)
     assert densifier.views.tolist() == [2, 0, 2, 2, 2, 2]
     assert float(densifier.gradient_sum[1]) == 0
 

@@ -147,7 +147,7 @@ def scatter_rays(
     """One direction from every drawn point.
 
     The K draws of a ray are stratified, each strategy's by itself: over two uniforms and, independently, over a third
-    that chooses lobes. 32 neighbouring rays share the order of the strata, not the places in them, so that rays
+    that chooses lobes. 32 neighbouring rays share the order of the former strata, not the places in them, so that rays
     that are traced side by side point alike.
 
     Args:

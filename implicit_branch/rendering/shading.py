@@ -1,5 +1,6 @@
 """Physically based shading of volume-rendered rays by Monte-Carlo integration."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -130,17 +131,22 @@ def _shade_without_gradient(
     generator: torch.Generator,
 ) -> Shaded:
     """:func:`shade` of samples with rows ``surface`` [S, 8]. Its secondary rays lie draw by draw."""
-    count = settings.samples_per_pixel
-    points = draw_scatter_points(samples.intervals, samples.weights, first_depth(rays, tracer), count)
+    count, intervals = settings.samples_per_pixel, samples.intervals
+    coverage = accumulate(samples.weights, torch.ones_like(samples.weights)[:, None], intervals.packed_info)[:, 0]
+    # Rays of less coverage than the first stratum's centre scatter nowhere; most rays near a body are among them.
+    covered = (coverage > 0.49 / count).nonzero()[:, 0]
+    seen, intervals = rays[covered], replace(intervals, packed_info=intervals.packed_info[covered])
+    points = draw_scatter_points(intervals, samples.weights, first_depth(seen, tracer), count)
     drawn = scatter_rays(
-        rays.origins, rays.directions, points, surface, light, strategy=STRATEGIES[settings.render_mode],
+        seen.origins, seen.directions, points, surface, light, strategy=STRATEGIES[settings.render_mode],
         offset=OFFSET, seed=draw_seed(generator, rays.origins.device),
     )  # fmt: skip
-    frames = rays.frame_index.repeat(count)
+    frames = seen.frame_index.repeat(count)
     visible, indirect = trace(
         tracer, drawn.origins, drawn.directions, frames, near=settings.near, far=settings.far, bounce=bounce
     )
-    summed = gather_scattered(rays.directions, points, surface, light, drawn, visible=visible, indirect=indirect)
+    found = gather_scattered(seen.directions, points, surface, light, drawn, visible=visible, indirect=indirect)
+    summed = found.new_zeros(len(rays), found.shape[1]).index_copy_(0, covered, found)
     return Shaded(summed[:, :3], summed[:, 3:6], summed[:, 6])
 
 

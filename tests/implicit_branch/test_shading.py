@@ -10,13 +10,14 @@ from core.frames import BodyPose
 from gs_ir.marching import march, render_weights
 from implicit_branch.fields.material import Material
 from implicit_branch.rendering.emitters import TextureLight
-from implicit_branch.rendering.frame import Illumination, render_frame
+from implicit_branch.rendering.frame import Illumination, _chunk, render_frame
 from implicit_branch.rendering.scatterers import SCATTERERS
 from implicit_branch.rendering.secondary import OFFSET, LearnedBounce, RelitBounce, trace
 from implicit_branch.rendering.shading import shade
 from implicit_branch.rendering.volume import render_rays, sample_layers
 from implicit_branch.sampling.lists import Lists
 from implicit_branch.sampling.rays import RayBundle
+from implicit_branch.settings import ShadingSettings
 from implicit_branch.teacher import Teacher
 
 
@@ -186,8 +187,8 @@ def test_relit_frame_shows_its_light(teacher: Teacher, bent_pose: BodyPose, came
 def test_kernels_and_operators_have_the_same_mean(teacher: Teacher, scene, lighting, mode, bounced):
     """Fails when the kernels that draw images estimate something else than the differentiable operators.
 
-    Means over independent images, 4.5 standard errors; the noise of the kernels is at most that of the operators (1.3
-    times: a standard deviation is known to a fifth; found 0.7 to 1.15).
+    Means over independent images, 4.5 standard errors; the noise of a pixel is at most that of the operators (1.2
+    times in the median, found 0.9 to 1.05: a pixel's own is known to a fifth and has outliers).
     """
     rays, space, _, rendered = scene
     torch.manual_seed(3)
@@ -214,5 +215,27 @@ def test_kernels_and_operators_have_the_same_mean(teacher: Teacher, scene, light
         *((x.mean((0, 1)), x.mean(1).std(0) / len(x) ** 0.5) for x in (operators, kernels)), strict=True
     )
     assert ((means[0] - means[1]).abs() <= 4.5 * (errors[0] ** 2 + errors[1] ** 2).sqrt() + 1e-6).all()
-    spread = [x.var(0).mean(0).sqrt() for x in (operators, kernels)]
-    assert (spread[1] <= 1.3 * spread[0] + 1e-6).all()
+    noise = [x.std(0) + 1e-6 for x in (operators, kernels)]
+    assert ((noise[1] / noise[0]).median(0).values <= 1.2).all()
+
+
+def test_a_frame_without_the_body_is_empty(teacher: Teacher, bent_pose: BodyPose, camera: Camera):
+    """Fails when an image that no ray of meets the body, or its lists of no length, are not drawn."""
+    away = replace(camera, camera_from_world=torch.diag(torch.tensor([-1.0, 1, -1, 1])))
+    illumination = Illumination.of_environment(teacher, TextureLight(base_res=8), samples_per_pixel=8)
+    maps = render_frame(teacher, bent_pose[0], away, illumination)
+    assert (maps.alpha == 0).all()
+    assert (maps.shaded == 0).all()
+
+
+@pytest.mark.parametrize("rays", [0, 1, 31, 5000, 404_866])
+def test_chunks_are_alike(rays):
+    """Fails when a chunk is larger than its room, or the last of several is a small rest."""
+    shading = ShadingSettings(samples_per_pixel=64)
+    for on_gpu in (False, True):
+        chunk = _chunk(rays, 4096, shading, on_gpu=on_gpu)
+        most = 4096 * 32 if on_gpu else 2500
+        assert 1 <= chunk <= most
+        sizes = [len(part) for part in torch.zeros(rays).split(chunk)]
+        assert len(sizes) == max(1, -(-rays // most))
+        assert min(sizes) >= 0.9 * max(sizes) - 32 * len(sizes)

@@ -23,7 +23,7 @@ def uniform(word: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def permuted(i: Tensor, count: Tensor, keys: list[Tensor]) -> Tensor:
-    """Where permutations of [0, count) [N] take ``i`` [N]: Feistel networks, walked until they are in the range."""
+    """Where permutations of [0, count) [N] take ``i`` [N]: Feistel networks walked to the range, then rotations."""
     half = torch.ones_like(count)
     while (short := (1 << (2 * half)) < count).any():
         half = half + short
@@ -31,11 +31,13 @@ def permuted(i: Tensor, count: Tensor, keys: list[Tensor]) -> Tensor:
     outside = torch.ones_like(i, dtype=torch.bool)
     while outside.any():
         left, right = i >> half, i & mask
-        for key in keys:
+        for number in range(8):
+            key = (keys[number % 4] + number) & _LOW
             left, right = right, left ^ (_scrambled(right ^ key) & mask)
         i = torch.where(outside, left << half | right, i)
         outside = i >= count
-    return i
+    turn = _scrambled(keys[0] ^ _scrambled(keys[1] ^ _scrambled(keys[2] ^ keys[3])))
+    return (i + (turn * count >> 32)) % count
 
 
 def _scrambled(x: Tensor) -> Tensor:

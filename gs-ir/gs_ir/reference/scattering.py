@@ -154,7 +154,7 @@ def _stratified(
     for number in count.unique().tolist():
         rows = torch.where(count == number, strata_rows(number), rows)
     columns = count // rows
-    line = philox.permuted(cell, count, philox.philox(group, of_light.long(), LOBE, seed))
+    line = philox.permuted(cell, count, philox.philox(ray, of_light.long(), LOBE, seed))
     jitter = [philox.uniform(word, dtype) for word in philox.philox(ray, k, JITTER, seed)]
     u0, u1 = (cell // columns + jitter[0]) / rows, (cell % columns + jitter[1]) / columns
     return u0, u1, (line + jitter[2]) / count, of_light

@@ -36,21 +36,23 @@ GS_IR_HD uint32_t scrambled(uint32_t x) {
 }
 
 // Where a permutation of [0, count) takes i: a Feistel network over the next power of four, walked until it comes back
-// into the range.
+// into the range, then a rotation. The rotation alone takes every i everywhere equally often; the network sees to
+// several at once, for which the small ones need this many rounds.
 GS_IR_HD uint32_t permuted(uint32_t i, uint32_t count, const RandomWords& keys) {
     uint32_t half = 1;
     while ((1u << (2 * half)) < count) ++half;
     const uint32_t mask = (1u << half) - 1;
     do {
         uint32_t left = i >> half, right = i & mask;
-        for (int round = 0; round < 4; ++round) {
-            const uint32_t next = left ^ (scrambled(right ^ keys.word[round]) & mask);
+        for (uint32_t round = 0; round < 8; ++round) {
+            const uint32_t next = left ^ (scrambled(right ^ (keys.word[round % 4] + round)) & mask);
             left = right;
             right = next;
         }
         i = left << half | right;
     } while (i >= count);
-    return i;
+    const uint32_t turn = scrambled(keys.word[0] ^ scrambled(keys.word[1] ^ scrambled(keys.word[2] ^ keys.word[3])));
+    return (i + uint32_t(uint64_t(turn) * count >> 32)) % count;
 }
 
 }  // namespace gs_ir

@@ -1,7 +1,7 @@
 // Light scattered by points along rays, integrated by drawn directions (see gs_ir/scattering.py).
 //
 // Draw k of ray r has number k R + r: neighbouring threads take neighbouring rays. 32 rays share the order of their
-// strata, so that these threads draw by one strategy, and their rays point alike.
+// strata over the first two uniforms, so that these threads draw by one strategy, and their rays point alike.
 #pragma once
 
 #include "gs_ir/far_light.h"
@@ -82,7 +82,7 @@ GS_IR_HD ScatterUniforms<T> stratified_uniforms(const ScatterPlan& plan, uint64_
     const bool by_light = slot < light;
     const uint32_t count = by_light ? light : plan.draws - light, cell = by_light ? slot : slot - light;
     const uint32_t rows = count == plan.more.count ? plan.more.rows : plan.fewer.rows, columns = count / rows;
-    const uint32_t line = permuted(cell, count, philox(group, by_light, kLobe, seed));
+    const uint32_t line = permuted(cell, count, philox(ray, by_light, kLobe, seed));
     const RandomWords jitter = philox(ray, k, kJitter, seed);
     return {(T(cell / columns) + uniform<T>(jitter.word[0])) / T(rows),
             (T(cell % columns) + uniform<T>(jitter.word[1])) / T(columns),

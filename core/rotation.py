@@ -89,3 +89,31 @@ def frame_from_normal(normal: Tensor) -> Tensor:
     tangent = torch.stack([1 + sign * x * x * a, sign * b, -sign * x], -1)
     bitangent = torch.stack([b, sign + y * y * a, -y], -1)
     return torch.stack([tangent, bitangent, normal], -1)
+
+
+def compose_axis_angles(first: Tensor, second: Tensor) -> Tensor:
+    """Axis-angle [..., 3] of the rotations ``first`` times ``second`` (radians; ``second`` acts first).
+
+    Through quaternions, whose logarithm is smooth up to a full turn: half a turn is no exception, and the result may be
+    a little more than that. Value and gradient are exact at zero rotations.
+    """
+    w1, v1 = _half_turn(first)
+    w2, v2 = _half_turn(second)
+    real = w1 * w2 - (v1 * v2).sum(-1, keepdim=True)
+    imaginary = w1 * v2 + w2 * v1 + torch.linalg.cross(v1, v2)
+    squared = imaginary.square().sum(-1, keepdim=True)
+    small = squared < 1e-8
+    sine = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    # Near no rotation the real part is positive: the angle's half is its sine plus a sixth of its cube.
+    ratio = torch.where(small, 1 + squared / 6, torch.atan2(sine, real) / sine)
+    return 2 * ratio * imaginary
+
+
+def _half_turn(axis_angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Real part [..., 1] and imaginary part [..., 3] of the quaternions of ``axis_angle`` [..., 3]."""
+    squared = axis_angle.square().sum(-1, keepdim=True)
+    small = squared < 1e-8
+    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    real = torch.where(small, 1 - squared / 8, (angle / 2).cos())
+    ratio = torch.where(small, 0.5 - squared / 48, (angle / 2).sin() / angle)
+    return real, ratio * axis_angle

@@ -16,6 +16,7 @@ from core.schedules import TEACHER_STEPS, Scheduled, learning_rate_factor, scale
 from implicit_branch import losses
 from implicit_branch.deformation.articulation import PosedSpace
 from implicit_branch.deformation.proxy_mesh import ProxyTracer
+from implicit_branch.optimizer import TeacherAdam
 from implicit_branch.recording import Losses, StepRecorder
 from implicit_branch.rendering.secondary import LearnedBounce
 from implicit_branch.rendering.shading import shade
@@ -58,6 +59,8 @@ class TrainingSettings:
     warmup_steps: int = 1000
     milestones: tuple[int, ...] = (12500, 18750, 22500, 23750)
     decay_factor: float = 0.3
+    pose_decay: float = 0.03
+    """Factor by which the rate of the pose residuals falls over the run, evenly."""
     weights: Mapping[str, Scheduled] = field(default_factory=dict)
     """Loss weights by name."""
     background: str = "random"
@@ -288,16 +291,24 @@ class TeacherModule(lightning.LightningModule):
                 "params": parameters,
                 "lr": settings.rates.get(name, settings.rate),
                 "weight_decay": settings.decays.get(name, 0.0),
+                "by_joint": name == "pose_correction",
             }
             for name, parameters in parameter_groups(self.teacher).items()
             if parameters
         ]
-        optimizer = torch.optim.Adam(groups, settings.rate, betas=settings.betas, eps=settings.epsilon, fused=True)
+        optimizer = TeacherAdam(groups, settings.rate, betas=settings.betas, eps=settings.epsilon, fused=True)
         warmup = max(1, scaled(settings.warmup_steps, settings.max_steps, TEACHER_STEPS))
         milestones = [scaled(m, settings.max_steps, TEACHER_STEPS) for m in settings.milestones]
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, warmup, milestones, gamma=settings.decay_factor)
-        )
+
+        def fields(step: int) -> float:
+            return learning_rate_factor(step, warmup, milestones, gamma=settings.decay_factor)
+
+        def poses(step: int) -> float:
+            # No warm-up: poses must be found before the fields have learned what wrong ones show.
+            return settings.pose_decay ** (step / settings.max_steps)
+
+        factors: list[Any] = [poses if group["by_joint"] else fields for group in groups]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # ---- state -------------------------------------------------------------------------------------------------

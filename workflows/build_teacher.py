@@ -88,6 +88,7 @@ def training_settings(config: DictConfig) -> TrainingSettings:
         warmup_steps=system.warmup_steps,
         milestones=tuple(system.milestones),
         decay_factor=system.gamma,
+        pose_decay=optimizer["pose_decay"],
         weights={name.removeprefix("lambda_"): value for name, value in losses.items()},
         background=branch.model.background_color,
         light_mean=system.light_mean,

@@ -124,17 +124,23 @@ class Articulation(nn.Module):
         found = find_correspondences(points, frame_index, space.seeds, space.transforms.detach(), self.box)
         return CanonicalRoots(found.canonical, found.valid, found.jacobian)
 
-    def attach_pose(self, canonical: Tensor, inverse: "Adjugate", frame_index: Tensor, space: PosedSpace) -> Tensor:
-        """Canonical points [N, 3] with their gradient to the pose, by the implicit function theorem.
+    def attach_pose(
+        self, canonical: Tensor, jacobian: Tensor, frame_index: Tensor, space: PosedSpace
+    ) -> tuple[Tensor, "Adjugate"]:
+        """Canonical points [N, 3] and the inverses of ``jacobian`` [N, 3, 3], with their gradient to the pose.
 
-        d x_c / d theta = -J^-1 dT_theta(x_c)/d theta x_c, because T(x_c) x_c stays at the world point. The value is
-        unchanged. Without a pose that requires a gradient, ``canonical`` is returned as it is.
+        By the implicit function theorem d x_c / d theta = -J^-1 dT_theta(x_c)/d theta x_c, because T(x_c) x_c stays at
+        the world point. The Jacobian turns with the blended transform; how the blend changes is left out. Values are
+        unchanged, and where no pose requires a gradient, ``canonical`` is returned as it is.
         """
+        inverse = Adjugate.of(jacobian)
         if not space.transforms.requires_grad:
-            return canonical
-        carried = apply_transforms(sample_transforms(canonical, space.transforms, self.box, frame_index), canonical)
+            return canonical, inverse
+        transforms = sample_transforms(canonical, space.transforms, self.box, frame_index)
+        carried = apply_transforms(transforms, canonical)
         drift = ((carried - carried.detach())[:, None] @ inverse.cofactor)[:, 0] / inverse.determinant[:, None]
-        return canonical - drift
+        turning = transforms[:, :, :3] - transforms[:, :, :3].detach()
+        return canonical - drift, Adjugate.of(jacobian + turning)
 
 
 class Adjugate(NamedTuple):

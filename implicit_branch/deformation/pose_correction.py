@@ -4,10 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from core.frames import BodyPose
+from core.rotation import compose_axis_angles
 
 
 class PoseResiduals(nn.Module):
-    """Residuals of body pose, global orientation and translation, one row per training frame, initially zero."""
+    """Residuals of body pose, global orientation and translation, one row per training frame, initially zero.
+
+    A residual is a small rotation in the joint's own axes, before the estimated one: what all frames have in common
+    then is a change of shape, whatever the poses.
+    """
 
     def __init__(self, *, dataset_length: int, enable: bool = False, start_step: int = 4000) -> None:
         """``dataset_length`` frames; active from ``start_step`` of the 25 000-step reference schedule."""
@@ -29,8 +34,6 @@ class PoseResiduals(nn.Module):
         """
         if not self.active:
             return pose
-        return BodyPose(
-            pose.global_orient + self.global_orient[frames],
-            pose.body_pose + self.body_pose[frames],
-            pose.transl + self.transl[frames],
-        )
+        residual = BodyPose(self.global_orient[frames], self.body_pose[frames], self.transl[frames])
+        turned = compose_axis_angles(pose.axis_angles, residual.axis_angles).flatten(-2)
+        return BodyPose(turned[..., :3], turned[..., 3:], pose.transl + residual.transl)

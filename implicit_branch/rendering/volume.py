@@ -166,9 +166,9 @@ def evaluate(
         kept = keep(intervals, wanted, lists)
         intervals, frame_index = kept.samples, frame_index[kept.rows]
         canonical, jacobian = layer.canonical[kept.rows], layer.jacobian[kept.rows]
-        inverse = Adjugate.of(jacobian) if differentiable else None
-    if inverse is not None:
-        canonical = fields.articulation.attach_pose(canonical, inverse, frame_index, space)
+    inverse: Adjugate | None = None
+    if differentiable:
+        canonical, inverse = fields.articulation.attach_pose(canonical, jacobian, frame_index, space)
     canonical, surface = fields.surface(canonical, frame_index, space)
     alphas = fields.density.alpha(surface.sdf, intervals.t_ends - intervals.t_starts)
     weights = render_weights(alphas, intervals.packed_info)

@@ -71,8 +71,8 @@ def test_pose_gradient_is_that_of_searching_again(teacher: Teacher, bent_pose: B
     roots = articulation.to_canonical(world, index, space)
     nearest = (roots.canonical - canonical[:, None]).norm(dim=-1).masked_fill(~roots.valid, 1e9).argmin(1)
     every = torch.arange(len(canonical))
-    inverse = Adjugate.of(roots.jacobian[every, nearest])
-    attached = articulation.attach_pose(roots.canonical[every, nearest], inverse, index, space)
+    jacobian = roots.jacobian[every, nearest]
+    attached, _ = articulation.attach_pose(roots.canonical[every, nearest], jacobian, index, space)
     cotangent = torch.randn(attached.shape, generator=torch.Generator().manual_seed(2))
     (gradient,) = torch.autograd.grad((attached * cotangent).sum(), body_pose)
 

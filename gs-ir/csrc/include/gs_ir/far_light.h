@@ -83,7 +83,8 @@ struct GaussianLight {
 
 template <typename T>
 GS_IR_HD T falloff(const T* lobe, Vec3<T> direction) {
-    return std::exp(lobe[3] * (dot(load3(lobe), direction) - T(1)));
+    const T exponent = lobe[3] * (dot(load3(lobe), direction) - T(1));
+    return exponent < T(-25) ? T(0) : std::exp(exponent);  // most lobes are far away: 1e-11 saves their exponential
 }
 
 template <typename T>

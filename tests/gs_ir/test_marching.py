@@ -1,6 +1,7 @@
 """Marching, resampling and compositing against loops over single rays, closed forms and finite differences."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -221,6 +222,21 @@ def test_resample_equals_reference():
         packed = (samples.t_starts, samples.t_ends, samples.packed_info)
         expected = reference.resample(*packed, weights, positions)
         torch.testing.assert_close(resample(samples, weights, 16), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_some_rays_of_a_list_are_drawn_as_among_all():
+    """Fails when the samples of the rays that are asked for are taken to begin at the list's first."""
+    samples, some = _samples([5, 0, 1, 12, 3], dtype=torch.float64), torch.tensor([1, 3, 4])
+    packed = (samples.t_starts, samples.t_ends, samples.packed_info)
+    part = replace(samples, packed_info=samples.packed_info[some])
+    weights, positions = _weights(samples), ((torch.arange(16, dtype=torch.float64) + 0.5) / 16)[None]
+    expected = reference.resample(*packed, weights, positions)
+    for t, interval in (
+        resample(part, weights, 16),
+        reference.resample(*packed[:2], part.packed_info, weights, positions),
+    ):
+        torch.testing.assert_close(t, expected[0][some])
+        assert torch.equal(interval, expected[1][some])
 
 
 def test_inserted_samples_split_the_intervals():

@@ -58,7 +58,7 @@ def resample(
     t_starts: Tensor, t_ends: Tensor, packed_info: Tensor, weights: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Depths [R, K] and intervals [R, K] (-1: background) where the CDF of ``weights`` reaches ``positions`` [R, K]."""
-    padded, rays, column = _pad(weights, packed_info, 0)
+    padded, rays, column, rows = _pad(weights, packed_info, 0)
     upper = padded.cumsum(1)
     upper = upper / upper[:, -1:].clamp(min=1) if upper.shape[1] else upper
     positions = positions.expand(packed_info.shape[0], -1).contiguous()
@@ -67,8 +67,9 @@ def resample(
     interval = torch.where(found, packed_info[:, :1] + local, -1)
     if not weights.numel():
         return torch.zeros_like(positions), interval
-    high = upper[rays, column]
-    low = torch.where(column > 0, upper[rays, column - 1], 0)
+    high, low = torch.zeros_like(weights), torch.zeros_like(weights)
+    high[rows] = upper[rays, column]
+    low[rows] = torch.where(column > 0, upper[rays, column - 1], 0)
     sample = interval.clamp(min=0)
     share = (positions - low[sample]) / (high - low)[sample]
     t = t_starts[sample] + share.clamp(0, 1) * (t_ends - t_starts)[sample]
@@ -97,10 +98,10 @@ def insert_samples(
 
 def render_weights(alphas: Tensor, packed_info: Tensor) -> Tensor:
     """Compositing weights [S]: alpha times the transmittance of the ray's samples before."""
-    clear, rays, column = _pad(1 - alphas, packed_info, 1)
+    clear, rays, column, rows = _pad(1 - alphas, packed_info, 1)
     transmittance = clear.cumprod(1)
     before = torch.cat([torch.ones_like(transmittance[:, :1]), transmittance], 1)[rays, column]
-    return alphas * torch.nn.functional.pad(before, (0, len(alphas) - len(before)))
+    return alphas * torch.zeros_like(alphas).index_put((rows,), before)
 
 
 def _box_exit(origins: Tensor, directions: Tensor, box: Tensor) -> Tensor:
@@ -110,11 +111,14 @@ def _box_exit(origins: Tensor, directions: Tensor, box: Tensor) -> Tensor:
     return torch.where(far.isfinite(), far, 0)
 
 
-def _pad(values: Tensor, packed_info: Tensor, fill: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Values as a matrix [R, longest ray], and each sample's row and column in it; rows of no ray are left out."""
-    values = values[: int(packed_info[:, 1].sum())]
-    rays = ray_of_sample(packed_info, values.shape[0])
-    column = torch.arange(values.shape[0], device=values.device) - packed_info[rays, 0]
-    longest = int(packed_info[:, 1].max()) if packed_info.shape[0] else 0
-    padded = values.new_full((packed_info.shape[0], longest), fill)
-    return padded.index_put((rays, column), values), rays, column
+def _pad(values: Tensor, packed_info: Tensor, fill: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values as a matrix [R, longest ray]; then for each sample of a ray its row and column there, and its own number.
+
+    Samples of no ray are left out: behind the last ray, or between two of them.
+    """
+    first, count = packed_info.unbind(1)
+    longest = int(count.max()) if len(count) else 0
+    rays, column = (torch.arange(longest, device=values.device) < count[:, None]).nonzero(as_tuple=True)
+    rows = first[rays] + column
+    padded = values.new_full((len(count), longest), fill)
+    return padded.index_put((rays, column), values[rows]), rays, column, rows

@@ -1,6 +1,6 @@
 """When steps are recorded and what a replay hands on, with a stand-in for CUDA graphs that computes again in place."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +15,7 @@ class InPlace:
     """Behaves as a CUDA graph: a replay writes new results into the recorded tensors."""
 
     made = 0
+    training: "Training"
 
     def __init__(self) -> None:
         InPlace.made += 1
@@ -22,9 +23,18 @@ class InPlace:
     def register_generator_state(self, generator: torch.Generator) -> None:
         """Nothing to do."""
 
+    def capture_begin(self, **_) -> None:
+        """Refuses where the training is to fail."""
+        if self.training.fails:
+            self.training.spoilt = self.training.recorder.generator
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def capture_end(self) -> None:
+        """Nothing to do: what is recorded has been computed once."""
+
     def replay(self) -> None:
         """See the class."""
-        self.write()
+        self.training.write()
 
 
 class Training:
@@ -34,23 +44,16 @@ class Training:
         stream = SimpleNamespace(wait_stream=lambda other: None)
         cuda = SimpleNamespace(
             CUDAGraph=InPlace, Stream=lambda device: stream, current_stream=lambda: stream,
-            stream=lambda stream: nullcontext(), graph=self._graph, graph_pool_handle=lambda: None,
+            stream=lambda stream: nullcontext(), synchronize=lambda: None, graph_pool_handle=lambda: None,
         )  # fmt: skip
         monkeypatch.setattr(recording.torch, "cuda", cuda)
         self.weight, self.target = nn.Parameter(torch.ones(3)), torch.zeros(3)
         self.unused = nn.Parameter(torch.ones(1))
         self.recorder = StepRecorder([self.weight, self.unused], torch.device("cpu"), enabled=True)
-        self.fails, self.spoilt = False, None
+        self.fails, self.spoilt, InPlace.training = False, None, self
 
-    @contextmanager
-    def _graph(self, graph: InPlace, **_):
-        if self.fails:
-            self.spoilt = self.recorder.generator
-            raise RuntimeError("operation not permitted when stream is capturing")
-        graph.write = self._write
-        yield
-
-    def _write(self) -> None:
+    def write(self) -> None:
+        """What a replay does."""
         made = self.recorder._recording
         losses = self.losses(self.recorder.generator)
         made.losses.total.copy_(losses.total.detach())

@@ -21,9 +21,24 @@ def beside(stream: Any) -> Iterator[None]:
     torch.cuda.current_stream().wait_stream(stream)
 
 
+class GraphPool:
+    """A stream to record on, and memory that recordings share: what dropped ones held serves the next.
+
+    Libraries keep memory for every stream that they were used on, hence one stream. A pool whose recordings are all gone
+    cannot be recorded into again, hence one that stays.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream: Any = torch.cuda.Stream(device)
+        self.handle: Any = torch.cuda.graph_pool_handle()
+        self._first = torch.cuda.CUDAGraph()
+        with recording(self._first, self):
+            self._held = torch.zeros(1, device=device)
+
+
 @contextmanager
-def recording(graph: Any, *, pool: Any = None, stream: Any = None) -> Iterator[None]:
-    """Record into ``graph`` (torch.cuda.CUDAGraph) what is launched inside, on ``stream``, with memory of ``pool``.
+def recording(graph: Any, pool: GraphPool | None = None) -> Iterator[None]:
+    """Record into ``graph`` (torch.cuda.CUDAGraph) what is launched inside, with memory of ``pool`` or its own.
 
     Python's garbage collector rests meanwhile: to free another graph or its memory would end the recording. Unlike
     ``torch.cuda.graph`` this neither collects garbage before nor empties the cache of memory, which a training that
@@ -33,8 +48,8 @@ def recording(graph: Any, *, pool: Any = None, stream: Any = None) -> Iterator[N
     gc.disable()
     torch.cuda.synchronize()
     try:
-        with torch.cuda.stream(stream or torch.cuda.Stream()):
-            graph.capture_begin(**({} if pool is None else {"pool": pool}))
+        with torch.cuda.stream(torch.cuda.Stream() if pool is None else pool.stream):
+            graph.capture_begin(**({} if pool is None else {"pool": pool.handle}))
             try:
                 yield
             finally:

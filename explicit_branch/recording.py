@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from core.cuda_graphs import beside, first_cause, recording
+from core.cuda_graphs import GraphPool, beside, first_cause, recording
 from core.frames import BodyPose, Frame
 from explicit_branch.avatar import Avatar
 from explicit_branch.deformation.deformation import Deformation
@@ -91,8 +91,7 @@ class StepRecorder:
         self._deformation, self._enabled = deformation, enabled
         self._steady: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, _Recording] = {}
-        self._pool: Any = None
-        self._stream: Any = None
+        self._pool: GraphPool | None = None
 
     def forget(self) -> None:
         """Drop all recordings: memory that they read is going to be replaced."""
@@ -143,17 +142,16 @@ class StepRecorder:
         gathering: Sequence[Tensor],
     ) -> _Recording | None:
         """Record a view without changing any gradient; None, and never again, where it cannot be recorded."""
-        if self._stream is None:
-            self._stream, self._pool = torch.cuda.Stream(seen.view_axes.device), torch.cuda.graph_pool_handle()
-        slot, graph, stream = Slot(seen, self._deformation), torch.cuda.CUDAGraph(), self._stream
+        self._pool = self._pool or GraphPool(seen.view_axes.device)
+        slot, graph = Slot(seen, self._deformation), torch.cuda.CUDAGraph()
         leaves = [*parameters, *gathering]
         before = [leaf.grad for leaf in leaves]
         try:
-            with beside(stream):
+            with beside(self._pool.stream):
                 _without_gradients(leaves)
                 differentiate(slot.observation)
             _without_gradients(leaves)
-            with recording(graph, pool=self._pool, stream=stream):
+            with recording(graph, self._pool):
                 outcome = differentiate(slot.observation)
             gradients = [leaf.grad for leaf in leaves]
         except RuntimeError as error:

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from core.cuda_graphs import beside, first_cause, recording
+from core.cuda_graphs import GraphPool, beside, first_cause, recording
 
 _log = logging.getLogger(__name__)
 
@@ -48,9 +48,7 @@ class StepRecorder:
         self._key: Hashable = None
         self._steady = 0
         self._recording: _Recording | None = None
-        self._pool = torch.cuda.graph_pool_handle() if enabled else None
-        # One for all recordings: libraries keep memory for every stream that they were used on.
-        self._stream: Any = torch.cuda.Stream(device) if enabled else None
+        self._pool: GraphPool | None = None
 
     def run(self, key: Hashable, compute: Callable[[torch.Generator], Losses]) -> Losses:
         """The losses of a step: to be differentiated, or without a graph, and then :meth:`give_gradients` has them."""
@@ -78,12 +76,13 @@ class StepRecorder:
 
     def _record(self, compute: Callable[[torch.Generator], Losses]) -> _Recording | None:
         """Record a step without running it; None, and never again, where it cannot be recorded."""
-        seed, graph, stream = self.generator.initial_seed(), torch.cuda.CUDAGraph(), self._stream
+        seed, graph = self.generator.initial_seed(), torch.cuda.CUDAGraph()
+        pool = self._pool = self._pool or GraphPool(self.generator.device)
         graph.register_generator_state(self.generator)
         try:
-            with beside(stream):
+            with beside(pool.stream):
                 self._differentiated(compute)
-            with recording(graph, pool=self._pool, stream=stream):
+            with recording(graph, pool):
                 losses = self._differentiated(compute)
         except RuntimeError as error:
             _log.warning("training steps are not recorded as CUDA graphs: %s", first_cause(error))

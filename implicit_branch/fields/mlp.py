@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import mul
 
 import torch
 from torch import Tensor, nn
@@ -152,4 +154,5 @@ class LipschitzMlp(nn.Module):
 
     def bound(self) -> Tensor:
         """Upper bound of the Lipschitz constant: the product of the layers' bounds."""
-        return torch.stack([functional.softplus(b) for b in self.bounds]).prod()
+        # Not `prod`, whose gradient looks for zeros and waits for the device.
+        return reduce(mul, [functional.softplus(bound) for bound in self.bounds])

@@ -44,9 +44,10 @@ class Training:
         stream = SimpleNamespace(wait_stream=lambda other: None)
         cuda = SimpleNamespace(
             CUDAGraph=InPlace, Stream=lambda device: stream, current_stream=lambda: stream,
-            stream=lambda stream: nullcontext(), synchronize=lambda: None, graph_pool_handle=lambda: None,
+            stream=lambda stream: nullcontext(), synchronize=lambda: None,
         )  # fmt: skip
         monkeypatch.setattr(recording.torch, "cuda", cuda)
+        monkeypatch.setattr(recording, "GraphPool", lambda device: SimpleNamespace(stream=stream, handle=None))
         self.weight, self.target = nn.Parameter(torch.ones(3)), torch.zeros(3)
         self.unused = nn.Parameter(torch.ones(1))
         self.recorder = StepRecorder([self.weight, self.unused], torch.device("cpu"), enabled=True)

@@ -24,7 +24,7 @@ def beside(stream: Any) -> Iterator[None]:
 class GraphPool:
     """A stream to record on, and memory that recordings share: what dropped ones held serves the next.
 
-    Libraries keep memory for every stream that they were used on, hence one stream. A pool whose recordings are all gone
+    Libraries keep memory for every stream that they were used on, hence one. When all recordings of a pool are gone, it
     cannot be recorded into again, hence one that stays.
     """
 

@@ -1,7 +1,7 @@
 """Steps and images of the teacher in its published size: ``python -m benchmarks.bench_teacher_step [--data FOLDER]``.
 
 ``radiance_step`` and ``pbr_step``: forward, backward and Adam of a step in the middle of either stage, on a field that
-starts as the body with a density as sharp as it becomes in training. ``relit_frame``: 540 x 540 under an HDRI, 256
+starts as the body with a density as sharp as it becomes in training. ``teacher_frame``: 540 x 540 under an HDRI, 256
 samples a pixel. ``distillation_frame``: 540 x 540 with all maps under the training light, nothing written.
 The embedded subject, or ``--data``: a subject's folder in the RANA layout. ``--small``: sizes for a CPU.
 """
@@ -110,7 +110,7 @@ def frame_rows(teacher: Teacher, frame: Frame, names: list[str], *, size: int, s
     light = TextureLight(hdr_filepath=HDRI).to(camera.intrinsics.device)
     trained = Illumination.of_training(teacher)
     lights = {
-        "relit_frame": Illumination.of_environment(teacher, light, samples_per_pixel=samples),
+        "teacher_frame": Illumination.of_environment(teacher, light, samples_per_pixel=samples),
         "distillation_frame": trained,
     }
     measured = []
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/teacher_step.json"))
     parser.add_argument("--data", type=Path, help="a subject's folder in the RANA layout")
     parser.add_argument("--gender", default="male")
-    parser.add_argument("--cases", nargs="+", default=[*STAGES, "relit_frame", "distillation_frame"])
+    parser.add_argument("--cases", nargs="+", default=[*STAGES, "teacher_frame", "distillation_frame"])
     parser.add_argument("--size", type=int, default=540, help="rows and columns of the images")
     parser.add_argument("--samples", type=int, help="directions of a shaded pixel: 512 in steps, 256 in relit frames")
     parser.add_argument("--repeats", type=int, default=50)

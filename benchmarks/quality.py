@@ -2,8 +2,8 @@
 
 Trains a teacher on the ``train_p1`` split of a capture in the RANA layout, renders its distillation avatar, distils
 students, and measures everything against ground truth on the training frames and the relit ``test`` split, by the
-published protocol. Writes ``quality.json`` (means, and PSNR by light), the seconds of each stage and the command lines.
-With ``--stages`` a later run goes on with what earlier ones left in ``--output``.
+published protocol. Writes ``quality.json`` (means, and PSNR by light, with the seconds of each stage and the command
+lines) and ``stages.json``. With ``--stages`` a later run goes on with what earlier ones left in ``--output``.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.timing import device_name
+from benchmarks.timing import Row, device_name, make_row, write_rows
 from core.evaluation import RELIT, mean_of, relit_metrics
 from core.files import write_json_atomically
 from core.frames import FrameSet
@@ -43,6 +43,12 @@ STAGES = ("teacher", "distillation", "student", "measure")
 OCCLUSIONS = ("none", "ambient", "directional")
 DISTILLATION = ("data/embedded/load/distill_pose", "turntable_and_varied")
 """Folder and name of the poses of the distillation avatar."""
+TIMED = {
+    "teacher": ("train_total", "frames read, all steps, mesh, all maps of the training frames"),
+    "distillation": ("distillation_set", "all frames and maps written"),
+    "student": ("student_total", "probes, frames read, all iterations"),
+}
+"""Case and content of each stage's row of ``stages.json``."""
 SURFACE = ("mask_iou", "normal_error_deg", "albedo_psnr", "roughness_mae")
 
 
@@ -141,7 +147,7 @@ def measure(subject: Subject) -> dict[str, Any]:
     with subject.chain.timed("measure the teacher"):
         relit = relight_teacher(teacher, test, samples_per_pixel=subject.arguments.samples, folder=pictures / "teacher")
         found["teacher"] = figures(teacher_surface(teacher, training), relit) | teacher_training(teacher, training)
-    if not (subject.folder / "student").exists():
+    if not any((subject.folder / "student").glob("ckpt*.pth")):
         return found
     avatar = load_avatar(newest_checkpoint(subject.folder / "student"), compute_device())
     with subject.chain.timed("measure the student"):
@@ -209,6 +215,12 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="configuration overrides for every stage, after `--`")
 
 
+def stage_rows(seconds: dict[str, float]) -> list[Row]:
+    """Rows for the stages among ``seconds`` that a user waits for."""
+    return [make_row(case, {"median_ms": 1000 * seconds[stage]}, None, f"once, from the stage's start: {content}")
+            for stage, (case, content) in TIMED.items() if stage in seconds]  # fmt: skip
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -231,6 +243,7 @@ def main() -> None:
         "device": device_name(),
     }
     write_json_atomically(path, report)
+    write_rows(arguments.output / "stages.json", stage_rows(subject.chain.seconds))
     _log.info("wrote %s", path)
 
 

@@ -36,6 +36,7 @@ from workflows.evaluate_teacher import evaluate_relighting as relight_teacher
 from workflows.evaluate_teacher import evaluate_surface as teacher_surface
 from workflows.evaluate_teacher import relit_image
 from workflows.paths import StagePaths
+from workflows.refined_poses import with_refined_poses
 
 _log = logging.getLogger(__name__)
 
@@ -140,8 +141,9 @@ def run(subject: Subject) -> dict[str, Any]:
 
 def measure(subject: Subject) -> dict[str, Any]:
     """Figures of the teacher and of the student with each kind of occlusion."""
-    training, test, pictures = subject.frames("train"), subject.frames("test"), subject.folder / "relit"
     config = subject.chain.compose("launch_rana.py", *subject.training)
+    training = with_refined_poses(subject.frames("train"), StagePaths(config).refined_poses)
+    test, pictures = subject.frames("test"), subject.folder / "relit"
     found: dict[str, Any] = {}
     teacher = load_teacher(StagePaths(config).teacher_checkpoint, compute_device())
     with subject.chain.timed("measure the teacher"):

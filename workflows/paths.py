@@ -16,6 +16,9 @@ from omegaconf import DictConfig
 
 from core.errors import InputError, list_some
 
+REFINED_POSES = "refined_poses.npz"
+"""In the teacher's ``save``: poses of its training frames as it refined them."""
+
 
 class StagePaths:
     """The paths of one subject's stages."""
@@ -66,6 +69,11 @@ class StagePaths:
         """Teacher maps of the training frames: ``dataset.distill_data_dir``, else beside the checkpoint."""
         named = self._explicit.dataset.distill_data_dir
         return Path(named) if named else self._latest(self._teacher_save(), "it*-test", "the teacher's maps")
+
+    @property
+    def refined_poses(self) -> Path:
+        """Poses of the training frames as the teacher refined them; no such file where it trusts them."""
+        return self._teacher_save() / REFINED_POSES
 
     @property
     def mesh(self) -> Path:

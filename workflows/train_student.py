@@ -17,6 +17,7 @@ from workflows.build_student import new_avatar, occlusion_kind, output_settings,
 from workflows.build_teacher import trained_teacher
 from workflows.device import compute_device
 from workflows.paths import StagePaths
+from workflows.refined_poses import with_refined_poses
 from workflows.train_teacher import write_config
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def train(config: DictConfig) -> Avatar:
 def build_trainer(config: DictConfig, teacher: CanonicalField | None, device: str) -> Trainer:
     """The trainer of a new student, or of the checkpoint ``explicit_branch.load_ckpt``."""
     branch, frames = config.explicit_branch, explicit_frames(config, "train")
+    if teacher is not None:
+        frames = with_refined_poses(frames, StagePaths(config).refined_poses)
     body = student_body(config, frames).to(device)
     state = read_state(branch.load_ckpt, subject=frames.subject, gender=frames.gender) if branch.load_ckpt else None
     if state is None:

@@ -26,7 +26,8 @@ from implicit_branch.teacher import Teacher
 from workflows.build_data import implicit_frames
 from workflows.build_teacher import new_teacher, training_module
 from workflows.device import check_processes, compute_device
-from workflows.paths import StagePaths
+from workflows.paths import REFINED_POSES, StagePaths
+from workflows.refined_poses import with_refined_poses, write_refined_poses
 from workflows.teacher_maps import pictures, write_maps
 
 _log = logging.getLogger(__name__)
@@ -61,10 +62,12 @@ def train(config: DictConfig) -> Teacher:
     teacher.to(compute_device())  # Lightning leaves it on the CPU
     step = branch.trainer.max_steps
     export(teacher, paths.save_dir, step=step, resolution=branch.geometry.isosurface.resolution)
+    refined = paths.save_dir / REFINED_POSES
+    write_refined_poses(teacher.residuals, module.images.pose, refined)
     for split in branch.export.maps:
         suffix = "" if split == "train" else f"-{split}"
         folder = paths.save_dir / f"it{step}-test{suffix}"
-        mapped = frames if split == "train" else implicit_frames(config, split)
+        mapped = with_refined_poses(frames, refined) if split == "train" else implicit_frames(config, split)
         write_maps(teacher, mapped, folder, step=step, checkpoint=paths.checkpoint_dir / "last.ckpt")
     return teacher
 

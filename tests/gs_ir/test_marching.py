@@ -309,19 +309,6 @@ def test_a_capacity_changes_only_the_length(room):
     torch.testing.assert_close(refined.t_ends[:many], unlimited.t_ends[:many])
 
 
-def test_rows_of_no_ray_get_no_gradient():
-    """Fails when what lies behind the last ray's samples reaches a composite or gets an undefined gradient."""
-    packed_info = torch.tensor([[0, 3], [3, 0], [3, 2]])
-    alphas = torch.rand(9, dtype=torch.float64, requires_grad=True)
-    values = torch.rand(9, 2, dtype=torch.float64, requires_grad=True)
-    for weigh in (render_weights, reference.render_weights):
-        composed = accumulate(weigh(alphas, packed_info), values, packed_info)
-        gradients = torch.autograd.grad(composed.sum(), (alphas, values))
-        assert all(not g[5:].any() and g[:5].any() for g in gradients)
-        short = accumulate(weigh(alphas[:5], packed_info), values[:5], packed_info)
-        torch.testing.assert_close(composed, short)
-
-
 def test_weights_by_hand():
     """w_i = alpha_i prod (1 - alpha_j), started afresh on every ray."""
     alphas = torch.tensor([0.5, 0.5, 0.25, 1.0, 0.5], dtype=torch.float64)

@@ -3,6 +3,9 @@
 import torch
 
 import gs_ir
+from gs_ir.marching import render_weights
+from gs_ir.packed import accumulate
+from gs_ir.reference import marching as marching_reference
 from gs_ir.reference import packed as reference
 
 
@@ -33,3 +36,16 @@ def test_accumulate_without_samples():
     out = gs_ir.accumulate(torch.empty(0), torch.empty(0, 3), torch.zeros(5, 2, dtype=torch.int64))
     assert out.shape == (5, 3)
     assert not out.any()
+
+
+def test_rows_of_no_ray_get_no_gradient():
+    """Fails when what lies behind the last ray's samples reaches a composite or gets an undefined gradient."""
+    packed_info = torch.tensor([[0, 3], [3, 0], [3, 2]])
+    alphas = torch.rand(9, dtype=torch.float64, requires_grad=True)
+    values = torch.rand(9, 2, dtype=torch.float64, requires_grad=True)
+    for weigh in (render_weights, marching_reference.render_weights):
+        composed = accumulate(weigh(alphas, packed_info), values, packed_info)
+        gradients = torch.autograd.grad(composed.sum(), (alphas, values))
+        assert all(not g[5:].any() and g[:5].any() for g in gradients)
+        short = accumulate(weigh(alphas[:5], packed_info), values[:5], packed_info)
+        torch.testing.assert_close(composed, short)

@@ -1,9 +1,9 @@
 """How far poses are wrong on the surface: ``python -m benchmarks.pose_error --teacher CKPT --poses NPZ --truth NPZ``.
 
 Joint angles say little: a forearm's twist is invisible, and errors of a chain of joints cancel or add up. So points of
-the teacher's surface are carried by the poses that it uses (those of ``--poses``, the training's, with its residuals
-added) and by the true ones, and their distances are given in millimetres. A shape can absorb what all frames have in
-common; ``varying`` is what is left after each point's mean displacement over the frames, taken in canonical space.
+the teacher's surface are carried by the poses that it uses (those of ``--poses``, the training's, turned by its
+residuals) and by the true ones, and their distances are given in millimetres. A shape can absorb what all frames have
+in common; ``varying`` is what is left after each point's mean displacement over the frames, taken in canonical space.
 """
 
 import argparse

@@ -118,11 +118,13 @@ class Subject:
         return self.arguments.data / "train_p1" / self.arguments.subject
 
     def frames(self, split: str) -> FrameSet:
-        """``train``: the training frames; ``test``: the relit ones. Every ``--every``-th."""
+        """``train``: the training frames as the teacher poses them; ``test``: the relit ones. Every ``--every``-th."""
         option = {"train": "rana/p1", "test": "rana/relight"}[split]
         skip = f"implicit_branch.dataset.opt.{split}.skip={self.arguments.every}"
         root = f"implicit_branch.dataset.dataroot={self.arguments.data}"
-        return implicit_frames(self.chain.compose("launch_rana.py", *self.capture(option), root, skip), split)
+        config = self.chain.compose("launch_rana.py", *self.capture(option), root, skip)
+        frames = implicit_frames(config, split)
+        return with_refined_poses(frames, StagePaths(config).refined_poses) if split == "train" else frames
 
 
 def run(subject: Subject) -> dict[str, Any]:
@@ -142,8 +144,7 @@ def run(subject: Subject) -> dict[str, Any]:
 def measure(subject: Subject) -> dict[str, Any]:
     """Figures of the teacher and of the student with each kind of occlusion."""
     config = subject.chain.compose("launch_rana.py", *subject.training)
-    training = with_refined_poses(subject.frames("train"), StagePaths(config).refined_poses)
-    test, pictures = subject.frames("test"), subject.folder / "relit"
+    training, test, pictures = subject.frames("train"), subject.frames("test"), subject.folder / "relit"
     found: dict[str, Any] = {}
     teacher = load_teacher(StagePaths(config).teacher_checkpoint, compute_device())
     with subject.chain.timed("measure the teacher"):

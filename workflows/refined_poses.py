@@ -34,13 +34,9 @@ class RefinedFrames:
         if sorted(arrays) != sorted(wanted):
             raise InputError(path, found=f"arrays {sorted(arrays)}", expected=", ".join(wanted),
                              next_step="Train the teacher again.")  # fmt: skip
-        given, refined = (
-            [torch.from_numpy(arrays[f"{kind}_{part}"]) for part in PARTS] for kind in ("given", "refined")
-        )
-        poses = [BodyPose(*parts) for parts in zip(*refined, strict=True)]
-        self._refined = {
-            _key(BodyPose(*parts)): pose for parts, pose in zip(zip(*given, strict=True), poses, strict=True)
-        }
+        given, refined = (BodyPose(*(torch.from_numpy(arrays[f"{kind}_{part}"]) for part in PARTS))
+                          for kind in ("given", "refined"))  # fmt: skip
+        self._refined = {_key(given[row]): refined[row] for row in range(len(given.transl))}
 
     def __len__(self) -> int:
         return len(self.frames)

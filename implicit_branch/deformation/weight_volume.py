@@ -34,8 +34,8 @@ def lattice(box: Tensor, voxel: float) -> Tensor:
 def build_weight_volume(vertices: Tensor, weights: Tensor, box: Tensor, voxel: float) -> Tensor:
     """Diffuse per-vertex skinning weights into space.
 
-    Each node blends its 8 nearest vertices by inverse distance; sweeps of a six-neighbour average then remove the
-    seams between body parts, and the weights are normalised again.
+    Each node blends its ``NEIGHBOURS`` nearest vertices by inverse distance; sweeps of a six-neighbour average then
+    remove the seams between body parts, and the weights are normalised again.
 
     Args:
         vertices: [V, 3] canonical, metres.
